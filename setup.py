@@ -1,0 +1,46 @@
+"""Builds the native kernel; everything else stands in pyproject.toml."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, CompileError, ExecError, PlatformError
+
+NATIVE = Path("src/uploadguard/_native")
+NO_COMPILER = (
+    "uploadguard needs its native kernel, and no working C compiler with the Python headers was found. "
+    "Install them and try again: on Debian or Ubuntu 'apt-get install gcc python3-dev', "
+    "on Fedora 'dnf install gcc python3-devel', on Alpine 'apk add gcc musl-dev python3-dev', "
+    "on macOS 'xcode-select --install'."
+)
+
+
+class BuildKernel(build_ext):
+    """Says what to install where the kernel cannot be compiled, in place of a page of compiler output alone."""
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            super().build_extension(ext)
+        except (CCompilerError, CompileError, ExecError, PlatformError, OSError) as error:
+            print(f"\nerror: {NO_COMPILER}\n", file=sys.stderr)
+            raise SystemExit(f"{NO_COMPILER} (the compiler said: {error})") from None
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "uploadguard._native._kernel",
+            sources=sorted(str(path) for path in NATIVE.glob("*.c")),
+            depends=sorted(str(path) for path in NATIVE.glob("*.h")),
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            # -ffp-contract=off: the bit-exact PDQ path must round like the reference, so no fused multiply-add there.
+            extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],
+            py_limited_api=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    cmdclass={"build_ext": BuildKernel},
+)

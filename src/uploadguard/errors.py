@@ -1,0 +1,141 @@
+"""Every error the library raises, in one tree.
+
+::
+
+    UploadguardError
+    |-- ConfigError            a setting is wrong: file, key and what to do
+    |-- NotReadyError          no hash set to check against; never a silent pass
+    |-- MediaReadError         the upload's bytes could not be read (vanished, a directory, permissions)
+    |-- ListError
+    |   |-- ListFormatError    a list file cannot be read as the format it should be
+    |   |-- EmptyListError     a list file held no valid entry
+    |   `-- UnknownListError   no list of that name
+    |-- HashSetError
+    |   |-- SegmentError       a segment is truncated, altered or of another version
+    |   |-- ManifestError      the manifest is missing, altered or of another version
+    |   |-- HashSetBusyError   another process is changing the hash set
+    |   `-- HashSetWriteError  the disk refused a write; the old generation still serves
+    |-- PluginError            a plugin raised or broke its contract; names the plugin
+    `-- UploadRefused          only from ``Decision.raise_for_verdict()``
+
+A match is a value in a :class:`~uploadguard.models.Decision`, never an error, and so is "could not inspect".
+Messages never hold a hash or a payload. Errors carry their data as attributes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uploadguard.models import Decision
+
+__all__ = [
+    "ConfigError",
+    "EmptyListError",
+    "HashSetBusyError",
+    "HashSetError",
+    "HashSetWriteError",
+    "ListError",
+    "ListFormatError",
+    "ManifestError",
+    "MediaReadError",
+    "NotReadyError",
+    "PluginError",
+    "SegmentError",
+    "UnknownListError",
+    "UploadRefused",
+    "UploadguardError",
+]
+
+
+class UploadguardError(Exception):
+    """Base of all errors of this library."""
+
+
+class ConfigError(UploadguardError):
+    """A setting is wrong. ``problems`` holds one sentence each; ``path`` is the file, if one was read."""
+
+    def __init__(self, problems: str | list[str], *, path: Path | None = None) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.path = path
+        where = f"{path}: " if path is not None else ""
+        super().__init__("\n".join(f"{where}{problem}" for problem in self.problems))
+
+
+class NotReadyError(UploadguardError):
+    """There is nothing to check against, so no check can answer."""
+
+
+class MediaReadError(UploadguardError):
+    """The bytes to check could not be read."""
+
+    def __init__(self, reason: str, *, path: Path | None = None) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path}: {reason}" if path is not None else reason)
+
+
+class ListError(UploadguardError):
+    """Something is wrong with a hash list."""
+
+
+class ListFormatError(ListError):
+    """A list file cannot be read as its format. ``line`` counts from 1; None where the format has no lines."""
+
+    def __init__(self, reason: str, *, path: Path | None = None, line: int | None = None) -> None:
+        self.path = path
+        self.line = line
+        self.reason = reason
+        where = "".join(f"{part}:" for part in (path, line) if part is not None)
+        super().__init__(f"{where} {reason}" if where else reason)
+
+
+class EmptyListError(ListError):
+    """A list file held no valid entry, so importing it would switch protection off without a word."""
+
+
+class UnknownListError(ListError):
+    """No list of this name is in the hash set."""
+
+
+class HashSetError(UploadguardError):
+    """Something is wrong with the hash set on disk."""
+
+
+class SegmentError(HashSetError):
+    """A segment file is truncated, altered or of another version."""
+
+    def __init__(self, reason: str, *, path: Path | None = None) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path}: {reason}" if path is not None else reason)
+
+
+class ManifestError(HashSetError):
+    """The hash set's manifest is missing, altered or of another version."""
+
+
+class HashSetBusyError(HashSetError):
+    """Another process holds the hash set's write lock."""
+
+
+class HashSetWriteError(HashSetError):
+    """The disk refused a write. Nothing was changed: the old generation still serves."""
+
+
+class PluginError(UploadguardError):
+    """A plugin raised, or handed over something that breaks its contract."""
+
+    def __init__(self, plugin: str, reason: str) -> None:
+        self.plugin = plugin
+        self.reason = reason
+        super().__init__(f"plugin {plugin!r}: {reason}")
+
+
+class UploadRefused(UploadguardError):
+    """The upload must not be served. Says nothing of why: its text may reach the uploader."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        super().__init__(f"upload refused (reference {decision.reference})")

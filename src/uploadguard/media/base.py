@@ -1,0 +1,127 @@
+"""What a decoder is, and what it hands over: canonical pixels.
+
+Canonical pixels are 8-bit sRGB-like samples as stored in the file: palette looked up, CMYK turned to RGB, 16 bit cut
+to its high byte, alpha laid over the configured background, EXIF orientation *not* applied (the dihedral variants of a
+hash cover it), ICC profile not applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DecodeError", "DecodeOptions", "Decoder", "Picture", "Pixels", "TruncatedError", "UnsupportedError"]
+
+
+class DecodeError(Exception):
+    """The media could not be decoded. The text is one sentence for the operator and holds no payload."""
+
+
+class UnsupportedError(DecodeError):
+    """The media is of a kind that this decoder does not read (a pixel format, a codec)."""
+
+
+class TruncatedError(DecodeError):
+    """The media ended early. ``pixels`` holds what could be decoded, if anything."""
+
+    def __init__(self, reason: str, pixels: Pixels | None = None) -> None:
+        super().__init__(reason)
+        self.pixels = pixels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pixels:
+    """One frame of canonical pixels.
+
+    ``array`` is C-contiguous uint8: shape (h, w) for luma, (h, w, 3) for RGB. ``full_width`` and ``full_height`` are
+    the stored picture's size in pixels; with ``scale`` s the array holds means over s by s blocks of it, so that
+    h = ceil(full_height / s) and w = ceil(full_width / s).
+    """
+
+    array: NDArray[np.uint8]
+    full_width: int
+    full_height: int
+    scale: int = 1
+    frame: int = 0
+
+    def __repr__(self) -> str:
+        return f"Pixels({self.full_width}x{self.full_height}, scale={self.scale}, frame={self.frame})"
+
+    @property
+    def is_luma(self) -> bool:
+        """Whether there is one plane instead of three."""
+        return self.array.ndim == 2
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """How to decode.
+
+    ``pixels`` is what the signal types need. ``jpeg_scale`` is ``auto`` (the smallest of 1, 1/2, 1/4 that keeps the
+    shorter side at 512 px or more), or a fixed 1, 2, 4 or 8; it only acts on luma decodes of formats that can scale
+    while decoding. ``background`` is the RGB colour that lies under transparent pixels.
+    """
+
+    pixels: Literal["luma", "rgb"] = "luma"
+    jpeg_scale: Literal["auto", 1, 2, 4, 8] = "auto"
+    background: tuple[int, int, int] = (255, 255, 255)
+
+
+class Picture(Protocol):
+    """An opened picture: the header is read, no pixel is decoded yet."""
+
+    @property
+    def width(self) -> int:
+        """Stored width in pixels."""
+
+    @property
+    def height(self) -> int:
+        """Stored height in pixels."""
+
+    @property
+    def frames_total(self) -> int:
+        """The number of frames; 1 for a still."""
+
+    @property
+    def orientation(self) -> int:
+        """The EXIF orientation, 1 to 8; 1 where there is none."""
+
+    def frames(self, indices: Sequence[int]) -> Iterator[Pixels]:
+        """Decode the frames of these ascending indices. Raises :class:`DecodeError` or one of its kinds."""
+
+    def close(self) -> None:
+        """Let go of the file and its pixels."""
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Turns bytes of certain media types into canonical pixels."""
+
+    @property
+    def name(self) -> str:
+        """Shown in decisions: ``pillow``, ``pyvips``."""
+
+    @property
+    def media_types(self) -> frozenset[str]:
+        """The sniffed media types it takes: ``image/jpeg``. The first registered decoder of a type is used."""
+
+    def sniff(self, head: bytes) -> str | None:
+        """The media type that the first 4,096 bytes show, if it is one that this decoder alone knows; else None."""
+
+    def open(self, data: Source, media_type: str, options: DecodeOptions) -> Picture:
+        """Read the header. Raises :class:`DecodeError` or one of its kinds."""
+
+
+class Source(Protocol):
+    """The upload's bytes, in memory."""
+
+    @property
+    def data(self) -> bytes | memoryview:
+        """All of them."""
+
+    def check(self) -> None:
+        """Called now and then while decoding; raises when the answer is no longer needed."""

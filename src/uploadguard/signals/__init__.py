@@ -1,0 +1,3 @@
+"""The kinds of hash: digests of the original bytes, PDQ, and adapters for the imagehash package.
+A kind of hash is a SignalType; plugins bring their own.
+"""
