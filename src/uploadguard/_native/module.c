@@ -1,0 +1,27 @@
+/* The module uploadguard._native._kernel: gathers the methods of the kernel's parts. */
+#include "kernel.h"
+
+static int kernel_exec(PyObject *module)
+{
+    if (PyModule_AddFunctions(module, ug_pdq_methods) < 0)
+        return -1;
+    return PyModule_AddFunctions(module, ug_search_methods);
+}
+
+static PyModuleDef_Slot kernel_slots[] = {
+    {Py_mod_exec, (void *)kernel_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef kernel_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_kernel",
+    .m_doc = "PDQ reduction, Hamming look-up and exact look-up. Use it through uploadguard.signals and uploadguard.hashset.",
+    .m_size = 0,
+    .m_slots = kernel_slots,
+};
+
+PyMODINIT_FUNC PyInit__kernel(void)
+{
+    return PyModuleDef_Init(&kernel_def);
+}
