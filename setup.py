@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -25,8 +24,7 @@ class BuildKernel(build_ext):
         try:
             super().build_extension(ext)
         except (CCompilerError, CompileError, ExecError, PlatformError, OSError) as error:
-            print(f"\nerror: {NO_COMPILER}\n", file=sys.stderr)
-            raise SystemExit(f"{NO_COMPILER} (the compiler said: {error})") from None
+            raise SystemExit(f"\nerror: {NO_COMPILER}\n(the compiler said: {error})") from None
 
 
 setup(
@@ -38,6 +36,7 @@ setup(
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             # -ffp-contract=off: the bit-exact PDQ path must round like the reference, so no fused multiply-add there.
             extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],
+            libraries=["m"],
             py_limited_api=True,
         )
     ],

@@ -35,7 +35,7 @@ class Verdict(enum.IntEnum):
 
     @property
     def label(self) -> str:
-        """The verdict as it stands in configuration, JSON and metrics: ``allow``, ``not_scanned``, ``queue``, ``block``."""
+        """The verdict in configuration, JSON and metrics: ``allow``, ``not_scanned``, ``queue`` or ``block``."""
         return self.name.lower()
 
     @classmethod
@@ -93,7 +93,9 @@ class Hash:
     frame: int = 0
 
     def __repr__(self) -> str:
-        return f"Hash({self.signal_type}, <redacted>, quality={self.quality}, variant={self.variant}, frame={self.frame})"
+        return (
+            f"Hash({self.signal_type}, <redacted>, quality={self.quality}, variant={self.variant}, frame={self.frame})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,9 @@ class Match:
     fields: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
 
     def __repr__(self) -> str:
-        return f"Match({self.signal_type}, distance_bits={self.distance_bits}, variant={self.variant}, frame={self.frame})"
+        return (
+            f"Match({self.signal_type}, distance_bits={self.distance_bits}, variant={self.variant}, frame={self.frame})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The match as JSON types. For the operator: it names the list and the entry."""

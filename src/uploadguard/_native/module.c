@@ -1,8 +1,10 @@
 /* The module uploadguard._native._kernel: gathers the methods of the kernel's parts. */
 #include "kernel.h"
+#include "pdq.h"
 
 static int kernel_exec(PyObject *module)
 {
+    ug_pdq_init();
     if (PyModule_AddFunctions(module, ug_pdq_methods) < 0)
         return -1;
     return PyModule_AddFunctions(module, ug_search_methods);

@@ -1,0 +1,31 @@
+"""The native kernel. Buffers are C-contiguous; every function lets go of the GIL while it works."""
+
+from typing_extensions import Buffer
+
+def pdq_hash(
+    pixels: Buffer,
+    width: int,
+    height: int,
+    channels: int,
+    full_width: int = 0,
+    full_height: int = 0,
+    scale: int = 1,
+    bit_exact: bool = False,
+) -> tuple[bytes, int, bool]:
+    """PDQ of packed 8-bit pixels: eight hashes of 32 bytes, the quality, and whether rounding had to decide.
+
+    ``channels`` is 1 or 3. The pixels are means over ``scale`` by ``scale`` blocks of a ``full_width`` by
+    ``full_height`` picture. ``bit_exact`` (scale 1 only) makes every bit the reference's. Raises ``ValueError``.
+    """
+
+def pdq_coefficients(
+    pixels: Buffer,
+    width: int,
+    height: int,
+    channels: int,
+    full_width: int = 0,
+    full_height: int = 0,
+    scale: int = 1,
+    reference_order: bool = False,
+) -> tuple[bytes, bytes]:
+    """What PDQ's bits come from: 64x64 samples and 16x16 coefficients, as float64 in native order."""

@@ -1,0 +1,46 @@
+"""What all tests share: real photos that packages ship, and pictures made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+from hypothesis import HealthCheck, settings
+from numpy.typing import NDArray
+from PIL import Image
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+# Only what the wheel itself holds; the package would fetch the rest from the net.
+PHOTO_NAMES = (
+    "astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "chessboard_GRAY.png", "chessboard_RGB.png",
+    "clock_motion.png", "coffee.png", "coins.png", "color.png", "grass.png", "gravel.png", "horse.png",
+    "hubble_deep_field.jpg", "ihc.png", "logo.png", "microaneurysms.png", "moon.png", "motorcycle_left.png",
+    "page.png", "phantom.png", "retina.jpg", "rocket.jpg", "text.png",
+)  # fmt: skip
+PHOTOS = tuple(
+    path
+    for name in PHOTO_NAMES
+    if (path := Path(skimage.data_dir) / name).is_file()  # type: ignore[attr-defined]
+)
+
+
+def photo(name: str) -> Path:
+    """The path of one photo that scikit-image ships."""
+    return next(path for path in PHOTOS if path.name == name)
+
+
+def rgb(path: Path) -> NDArray[np.uint8]:
+    """A picture's pixels as Pillow makes them RGB, shape (h, w, 3)."""
+    with Image.open(path) as image:
+        return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+
+
+@pytest.fixture(scope="session")
+def photos() -> tuple[Path, ...]:
+    """Real photos and graphics, at least a dozen."""
+    assert len(PHOTOS) >= 12
+    return PHOTOS
