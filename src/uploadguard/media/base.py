@@ -2,19 +2,31 @@
 
 Canonical pixels are 8-bit sRGB-like samples as stored in the file: palette looked up, CMYK turned to RGB, 16 bit cut
 to its high byte, alpha laid over the configured background, EXIF orientation *not* applied (the dihedral variants of a
-hash cover it), ICC profile not applied.
+hash cover it), ICC profile not applied. Laying a sample c of alpha a over background b gives
+``(c * a + b * (255 - a) + 127) // 255``: the nearest integer, all in 8 bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["DecodeError", "DecodeOptions", "Decoder", "Picture", "Pixels", "TruncatedError", "UnsupportedError"]
+__all__ = [
+    "DecodeError",
+    "DecodeOptions",
+    "Decoder",
+    "Picture",
+    "Pixels",
+    "Source",
+    "TooManyPixelsError",
+    "TruncatedError",
+    "UnsupportedError",
+]
 
 
 class DecodeError(Exception):
@@ -25,8 +37,12 @@ class UnsupportedError(DecodeError):
     """The media is of a kind that this decoder does not read (a pixel format, a codec)."""
 
 
+class TooManyPixelsError(DecodeError):
+    """The header promises a frame of more than ``DecodeOptions.max_pixels``; none of it was decoded."""
+
+
 class TruncatedError(DecodeError):
-    """The media ended early. ``pixels`` holds what could be decoded, if anything."""
+    """The media ended early or is damaged inside. ``pixels`` holds what could be decoded, if anything."""
 
     def __init__(self, reason: str, pixels: Pixels | None = None) -> None:
         super().__init__(reason)
@@ -61,14 +77,18 @@ class Pixels:
 class DecodeOptions:
     """How to decode.
 
-    ``pixels`` is what the signal types need. ``jpeg_scale`` is ``auto`` (the smallest of 1, 1/2, 1/4 that keeps the
-    shorter side at 512 px or more), or a fixed 1, 2, 4 or 8; it only acts on luma decodes of formats that can scale
-    while decoding. ``background`` is the RGB colour that lies under transparent pixels.
+    ``pixels`` is what the signal types need: with ``luma`` a decoder gives one plane where the format has or can give
+    one, and RGB otherwise; with ``rgb`` it always gives three planes at full size, grey pictures with R = G = B.
+    ``jpeg_scale`` is ``auto`` (the smallest of 1, 1/2, 1/4 that keeps the shorter side at 512 px or more), or a fixed
+    1, 2, 4 or 8; it only acts on luma decodes of formats that can scale while decoding. ``background`` is the RGB
+    colour that lies under transparent pixels. ``max_pixels`` is the most that one frame may have, inclusive: width
+    times height as stored.
     """
 
     pixels: Literal["luma", "rgb"] = "luma"
     jpeg_scale: Literal["auto", 1, 2, 4, 8] = "auto"
     background: tuple[int, int, int] = (255, 255, 255)
+    max_pixels: int = 100_000_000
 
 
 class Picture(Protocol):
@@ -89,6 +109,10 @@ class Picture(Protocol):
     @property
     def orientation(self) -> int:
         """The EXIF orientation, 1 to 8; 1 where there is none."""
+
+    @property
+    def sequential(self) -> bool:
+        """Whether a frame can only be reached by decoding all frames before it, as in animations."""
 
     def frames(self, indices: Sequence[int]) -> Iterator[Pixels]:
         """Decode the frames of these ascending indices. Raises :class:`DecodeError` or one of its kinds."""
@@ -113,7 +137,10 @@ class Decoder(Protocol):
         """The media type that the first 4,096 bytes show, if it is one that this decoder alone knows; else None."""
 
     def open(self, data: Source, media_type: str, options: DecodeOptions) -> Picture:
-        """Read the header. Raises :class:`DecodeError` or one of its kinds."""
+        """Read the header; no pixel memory is taken before ``options.max_pixels`` is checked.
+
+        Raises :class:`DecodeError` or one of its kinds, and what ``data.check()`` raises, unchanged.
+        """
 
 
 class Source(Protocol):

@@ -1,0 +1,114 @@
+"""PNG through libvips, which takes about half of Pillow's time for the same pixels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from uploadguard.media import headers
+from uploadguard.media.base import DecodeError, DecodeOptions, Picture, Pixels, Source
+from uploadguard.media.pillow import PILLOW_DECODERS, check_size
+from uploadguard.media.source import WatchedSource, library_errors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["VipsPngDecoder"]
+
+_STRIP_ROWS = 128
+_PNG = "image/png"
+
+
+@functools.cache
+def _load_vips() -> Any:
+    """pyvips, set up for hostile input: unfuzzed loaders blocked, no operation cache, no threads of its own."""
+    import pyvips
+
+    pyvips.block_untrusted_set(True)
+    pyvips.cache_set_max(0)
+    pyvips.concurrency_set(1)
+    return pyvips
+
+
+class VipsPngDecoder:
+    """PNG. Animations and files that libvips does not read without complaint go to Pillow."""
+
+    name = "pyvips"
+    media_types = frozenset({_PNG})
+
+    def sniff(self, head: bytes) -> str | None:  # noqa: ARG002 - the protocol's face
+        """None: the library's own sniffing knows this type."""
+        return None
+
+    def open(self, data: Source, media_type: str, options: DecodeOptions) -> Picture:
+        """Read the header; see :class:`uploadguard.media.base.Decoder`."""
+        source = data if isinstance(data, WatchedSource) else WatchedSource(data)
+        header = headers.png_header(source.data)
+        check_size(header.width, header.height, options)
+        if header.animated:
+            return PILLOW_DECODERS[_PNG].open(source, media_type, options)
+        return VipsPngPicture(source, header, options)
+
+
+class VipsPngPicture:
+    """A still PNG whose header has been read."""
+
+    frames_total = 1
+    sequential = False
+
+    def __init__(self, source: WatchedSource, header: headers.PngHeader, options: DecodeOptions) -> None:
+        self._source = source
+        self._options = options
+        self.width = header.width
+        self.height = header.height
+        self.orientation = header.orientation
+
+    def frames(self, indices: Sequence[int]) -> Iterator[Pixels]:
+        """Decode the one frame; see :class:`uploadguard.media.base.Picture`."""
+        for index in indices:
+            try:
+                with library_errors(self._source, "libvips cannot decode this image/png"):
+                    array = self._decode()
+            except DecodeError:
+                yield from PILLOW_DECODERS[_PNG].open(self._source, _PNG, self._options).frames([index])
+            else:
+                yield Pixels(array, self.width, self.height, frame=index)
+
+    def _decode(self) -> NDArray[np.uint8]:
+        """Strip by strip on this thread, so that a check in between stops it."""
+        import numpy as np
+
+        from uploadguard.media.canonical import flatten, shaped
+
+        self._source.check()
+        vips = _load_vips()
+        image = vips.Image.pngload_buffer(self._source.data, access="sequential", fail_on="error")
+        if (image.width, image.height) != (self.width, self.height):
+            raise DecodeError("libvips reads another size than the header has")
+        wide = image.format == "ushort"
+        bands = image.bands
+        under = self._options.background
+        if bands == 1 or (bands == 2 and len(set(under)) == 1):
+            out = np.empty((self.height, self.width), np.uint8)
+        else:
+            out = np.empty((self.height, self.width, 3), np.uint8)
+        region = vips.Region.new(image)
+        for top in range(0, self.height, _STRIP_ROWS):
+            self._source.check()
+            rows = min(_STRIP_ROWS, self.height - top)
+            samples = region.fetch(0, top, self.width, rows)
+            flat = (
+                (np.frombuffer(samples, np.uint16) >> 8).astype(np.uint8) if wide else np.frombuffer(samples, np.uint8)
+            )
+            strip = flat.reshape(rows, self.width, bands)
+            if bands in {2, 4}:
+                strip = flatten(strip, under)
+            elif bands == 1:
+                strip = strip[:, :, 0]
+            out[top : top + rows] = strip if strip.ndim == out.ndim else strip[:, :, None]
+        return shaped(out, self._options)
+
+    def close(self) -> None:
+        """Nothing is held between frames."""
