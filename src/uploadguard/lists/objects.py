@@ -1,0 +1,109 @@
+"""JSON objects to entries: what JSON lines and VICS share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from uploadguard.lists.base import BadLine, ListEntry, ReadOptions
+from uploadguard.lists.parsing import (
+    HASH_KEYS,
+    SIGNAL_TYPE_KEYS,
+    EntryBuilder,
+    as_text,
+    normalise,
+    provenance,
+)
+
+__all__ = ["ObjectBuilder"]
+
+_NESTED_KEYS = frozenset({"hashes", "alternativehashes"})
+_Written = tuple[str | None, object]
+
+
+class ObjectBuilder:
+    """Makes entries of objects whose keys name signal types, the id and the category; the rest becomes fields.
+
+    ``field`` turns a field's ``(key, value)`` to what is kept of the value.
+    Raises :class:`~uploadguard.errors.ListFormatError` if ``options.signal_type`` is not registered.
+    """
+
+    def __init__(
+        self,
+        options: ReadOptions,
+        *,
+        id_keys: Sequence[str],
+        category_keys: Sequence[str],
+        field: Callable[[str, Any], Any] = lambda _key, value: value,
+    ) -> None:
+        self._builder = EntryBuilder(options)
+        self._id_keys = id_keys
+        self._category_keys = category_keys
+        self._field = field
+
+    def build(
+        self, line: int, item: Mapping[str, Any], constant: Mapping[str, Any] | None = None
+    ) -> Iterator[ListEntry | BadLine]:
+        """Yield a bad line for each hash that cannot be used, then the entry, if a hash is left.
+
+        ``constant`` are fields of every entry in the file.
+        """
+        keys = {normalise(key): key for key in item}
+        id_key = _first(keys, self._id_keys)
+        category_key = _first(keys, self._category_keys)
+        used = {key for key in (id_key, category_key) if key is not None}
+        written = self._written(item, used)
+        rest = ((key, self._field(key, value)) for key, value in item.items() if key not in used)
+        fields = provenance(rest)
+        if constant:
+            fields.update(constant)
+        return self._builder.build(
+            line,
+            written,
+            as_text(item[id_key]) if id_key is not None else None,
+            as_text(item[category_key]) if category_key is not None else None,
+            fields,
+        )
+
+    def _written(self, item: Mapping[str, Any], used: set[str]) -> list[_Written]:
+        """The hashes of an object; adds the keys that they stand under to ``used``."""
+        written: list[_Written] = []
+        for key, value in item.items():
+            name = self._builder.resolve(key)
+            if name is not None:
+                used.add(key)
+                written.extend((name, text) for text in (value if isinstance(value, list) else [value]))
+            elif normalise(key) in _NESTED_KEYS:
+                used.add(key)
+                written.extend(self._nested(value))
+        if not written:
+            written.extend(self._long_form(item, used))
+        return written
+
+    def _nested(self, value: object) -> Iterator[_Written]:
+        """The hashes under ``hashes``: an object by signal type, or an array of objects in either form."""
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Mapping):
+                found = list(self._long_form(item, set())) or [
+                    (self._builder.resolve(key) or key, text)
+                    for key, texts in item.items()
+                    for text in (texts if isinstance(texts, list) else [texts])
+                ]
+                yield from found
+            elif item is not None:
+                yield None, item
+
+    def _long_form(self, item: Mapping[str, Any], used: set[str]) -> Iterator[_Written]:
+        """The hash of an object that says signal type and hash in two keys; of the inferred type if it says none."""
+        keys = {normalise(key): key for key in item}
+        hash_key = _first(keys, HASH_KEYS)
+        if hash_key is None:
+            return
+        type_key = _first(keys, SIGNAL_TYPE_KEYS)
+        called = as_text(item[type_key]) if type_key is not None else None
+        used.update(key for key in (hash_key, type_key) if key is not None)
+        yield (self._builder.resolve(called) or called) if called is not None else None, item[hash_key]
+
+
+def _first(keys: Mapping[str, str], names: Sequence[str]) -> str | None:
+    return next((keys[name] for name in names if name in keys), None)
