@@ -1,0 +1,337 @@
+"""The decision: a pure function from matches and failures to a verdict. No I/O, no clock, no state.
+
+A *rule* says what a match means: its verdict, the widest distance that counts, whether a report is due. Rules stand
+in up to six places (:class:`Rules`, once for the tenant and once for all), and each field is taken from the most
+specific place that sets it. Signal types come in as data (:class:`SignalDefaults`), so this module knows none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from uploadguard.models import Failure, FailureCode, Match, Verdict
+
+__all__ = [
+    "ALLOW_LISTED",
+    "DEFAULT_FAILURE_VERDICTS",
+    "DIGEST_MATCH",
+    "PERCEPTUAL_MATCH",
+    "Outcome",
+    "Policy",
+    "ResolvedRule",
+    "Rule",
+    "Rules",
+    "SignalDefaults",
+    "apply_answers",
+    "decide",
+    "limits",
+    "resolve",
+]
+
+DIGEST_MATCH: Final = "digest_match"
+PERCEPTUAL_MATCH: Final = "perceptual_match"
+ALLOW_LISTED: Final = "allow_listed"
+
+DEFAULT_FAILURE_VERDICTS: Final[Mapping[FailureCode, Verdict]] = MappingProxyType(
+    {
+        FailureCode.EMPTY_FILE: Verdict.NOT_SCANNED,
+        FailureCode.TOO_LARGE: Verdict.QUEUE,
+        FailureCode.TOO_MANY_PIXELS: Verdict.QUEUE,
+        FailureCode.UNSUPPORTED_FORMAT: Verdict.NOT_SCANNED,
+        FailureCode.DECODE_FAILED: Verdict.QUEUE,
+        FailureCode.TRUNCATED: Verdict.QUEUE,
+        FailureCode.LOW_QUALITY: Verdict.NOT_SCANNED,
+        FailureCode.FRAMES_OVER_BUDGET: Verdict.NOT_SCANNED,
+        FailureCode.SIGNAL_FAILED: Verdict.QUEUE,
+        FailureCode.PLUGIN_FAILED: Verdict.QUEUE,
+    }
+)
+"""What a failure means where no setting says otherwise. Never ALLOW."""
+
+_REASON_ORDER: Final = {
+    code: place for place, code in enumerate((DIGEST_MATCH, PERCEPTUAL_MATCH, ALLOW_LISTED, *FailureCode))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SignalDefaults:
+    """What the policy needs to know of a signal type.
+
+    ``max_distance_bits`` is its default limit, inclusive; ``length_bits`` the length of its hashes. ``digest`` says
+    that it is computed from the upload's original bytes, so that an exact match means: these very bytes.
+    """
+
+    max_distance_bits: int
+    length_bits: int
+    digest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one place of the configuration says of a match. None: this place does not say."""
+
+    verdict: Verdict | None = None
+    max_distance_bits: int | None = None
+    report: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All rules of one scope: the global ones, or one tenant's.
+
+    ``signals`` is keyed by signal type, ``lists`` by list name, ``list_signals`` by (list name, signal type).
+    """
+
+    signals: Mapping[str, Rule] = field(default_factory=dict)
+    lists: Mapping[str, Rule] = field(default_factory=dict)
+    list_signals: Mapping[tuple[str, str], Rule] = field(default_factory=dict)
+    failures: Mapping[FailureCode, Verdict] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("signals", "lists", "list_signals", "failures"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def __repr__(self) -> str:
+        counts = (len(self.signals), len(self.lists), len(self.list_signals), len(self.failures))
+        return "Rules(signals={}, lists={}, list_signals={}, failures={})".format(*counts)
+
+    def list_names(self) -> set[str]:
+        """The lists that a rule here names."""
+        return {*self.lists, *(list_name for list_name, _ in self.list_signals)}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything that :func:`decide` goes by.
+
+    ``signal_types`` is keyed by name. ``may_lower`` names the plugins whose answer may lower a verdict.
+    ``allow_digests`` names the digests whose match on an allow-list clears an upload: only those for which nobody
+    can make two files with one value, so neither MD5 nor SHA-1.
+    """
+
+    signal_types: Mapping[str, SignalDefaults] = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
+    tenants: Mapping[str, Rules] = field(default_factory=dict)
+    may_lower: frozenset[str] = frozenset()
+    allow_digests: frozenset[str] = frozenset({"sha256"})
+
+    def __post_init__(self) -> None:
+        for name in ("signal_types", "tenants"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def __repr__(self) -> str:
+        return f"Policy(signal_types={len(self.signal_types)}, rules={self.rules!r}, tenants={len(self.tenants)})"
+
+    def scopes(self, tenant: str | None) -> tuple[Rules, ...]:
+        """The rules that count for a tenant, its own first. A tenant without any has the global ones."""
+        own = self.tenants.get(tenant) if tenant is not None else None
+        return (self.rules,) if own is None else (own, self.rules)
+
+    def is_digest(self, match: Match) -> bool:
+        """Whether the match says: these very bytes. For a signal type without data here, the match is believed."""
+        known = self.signal_types.get(match.signal_type)
+        return match.exact and match.distance_bits == 0 and (known is None or known.digest)
+
+    def list_names(self) -> frozenset[str]:
+        """Every list that a rule names, for a warning about rules for lists that the hash set does not hold."""
+        return frozenset().union(*(rules.list_names() for rules in (self.rules, *self.tenants.values())))
+
+    def fail_open(self) -> tuple[str, ...]:
+        """The settings, by key path, that let uploads through although something could not be inspected."""
+        scopes = [("policy", self.rules), *((f"tenants.{name}.policy", rules) for name, rules in self.tenants.items())]
+        return tuple(
+            sorted(
+                f"{prefix}.failures.{code}"
+                for prefix, rules in scopes
+                for code, verdict in rules.failures.items()
+                if verdict is Verdict.ALLOW
+            )
+        )
+
+
+class ResolvedRule(NamedTuple):
+    """What a match of one list and signal type means to one tenant. ``max_distance_bits`` None: no limit is known."""
+
+    verdict: Verdict
+    max_distance_bits: int | None
+    report: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verdict with its evidence.
+
+    ``reasons`` are stable codes without duplicates, those behind the highest verdict first. ``matches`` are all those
+    within their limits, weightiest first; matches that an allow-list cancelled, and the allow-list's own, stay visible.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    matches: tuple[Match, ...] = ()
+    report_due: bool = False
+
+
+_CLEAN: Final = Outcome(Verdict.ALLOW)
+
+
+def _places(scopes: tuple[Rules, ...], list_name: str | None, signal_type: str, *, lists_only: bool) -> Iterator[Rule]:
+    """The rules that could speak, most specific first."""
+    for rules in scopes:
+        if list_name is not None:
+            if (rule := rules.list_signals.get((list_name, signal_type))) is not None:
+                yield rule
+            if (rule := rules.lists.get(list_name)) is not None:
+                yield rule
+        if not lists_only and (rule := rules.signals.get(signal_type)) is not None:
+            yield rule
+
+
+def _first(rules: Sequence[Rule], name: str) -> Any:
+    return next((value for rule in rules if (value := getattr(rule, name)) is not None), None)
+
+
+def _resolve(
+    policy: Policy, scopes: tuple[Rules, ...], list_name: str | None, signal: str, *, digest: bool
+) -> ResolvedRule:
+    rules = list(_places(scopes, list_name, signal, lists_only=False))
+    verdict: Verdict | None = _first(rules, "verdict")
+    if verdict is None:
+        verdict = Verdict.BLOCK if digest else Verdict.QUEUE
+    limit: int | None = 0 if digest else _first(rules, "max_distance_bits")
+    if limit is None and (known := policy.signal_types.get(signal)) is not None:
+        limit = known.max_distance_bits
+    report: bool | None = _first(rules, "report")
+    if report is None:
+        report = digest and verdict is not Verdict.ALLOW
+    return ResolvedRule(verdict, limit, report)
+
+
+def _allow_limit(scopes: tuple[Rules, ...], list_name: str, signal_type: str) -> int:
+    limit: int | None = _first(list(_places(scopes, list_name, signal_type, lists_only=True)), "max_distance_bits")
+    return limit or 0
+
+
+def resolve(policy: Policy, *, list_name: str | None, signal_type: str, tenant: str | None = None) -> ResolvedRule:
+    """What a match of this list and signal type means. ``list_name`` None: a list that no rule names.
+
+    Each field is taken from the first of these places that sets it: the tenant's rule for this signal type of this
+    list, for this list, for this signal type; then the global rules in the same order; then the built-in default: a
+    digest blocks and asks for a report (not where a rule turned its verdict to ALLOW), any other signal type queues
+    without one, and the limit is the signal type's own. A digest's limit is always 0.
+    """
+    known = policy.signal_types.get(signal_type)
+    digest = known is not None and known.digest
+    return _resolve(policy, policy.scopes(tenant), list_name, signal_type, digest=digest)
+
+
+def limits(policy: Policy, signal_types: Iterable[str], tenant: str | None = None) -> Mapping[str, int]:
+    """Per signal type the widest distance, in bits and inclusive, that any rule accepts: what the look-up must ask for.
+
+    Covers allow-lists. 0 for digests, and for signal types the policy has no data on and no rule for.
+    """
+    scopes = policy.scopes(tenant)
+    names = sorted(set().union(*(rules.list_names() for rules in scopes)))
+    widest: dict[str, int] = {}
+    for signal in signal_types:
+        known = policy.signal_types.get(signal)
+        if known is not None and known.digest:
+            widest[signal] = 0
+            continue
+        found = [_resolve(policy, scopes, name, signal, digest=False).max_distance_bits or 0 for name in (None, *names)]
+        widest[signal] = max(*found, 0, *(_allow_limit(scopes, name, signal) for name in names))
+    return widest
+
+
+class _Judged(NamedTuple):
+    match: Match
+    digest: bool
+    verdict: Verdict
+    report: bool
+
+    def weight(self) -> tuple[Any, ...]:
+        """Sorts the weightiest match first, whatever order the matches came in."""
+        m = self.match
+        where = (m.frame, m.list_name, m.entry_id, m.signal_type, m.variant, m.category or "")
+        return (m.allow, -self.verdict, not self.digest, m.distance_bits, *where)
+
+
+def _judge(match: Match, policy: Policy, scopes: tuple[Rules, ...]) -> _Judged | None:
+    """The match with what its rule says, or None where it lies beyond its limit."""
+    digest = policy.is_digest(match)
+    if match.allow:
+        limit = _allow_limit(scopes, match.list_name, match.signal_type)
+        return _Judged(match, digest, Verdict.ALLOW, False) if match.distance_bits <= limit else None
+    rule = _resolve(policy, scopes, match.list_name, match.signal_type, digest=digest)
+    if rule.max_distance_bits is not None and match.distance_bits > rule.max_distance_bits:
+        return None
+    return _Judged(match, digest, rule.verdict, rule.report)
+
+
+def _failure_verdict(code: FailureCode, scopes: tuple[Rules, ...]) -> Verdict:
+    found = (rules.failures[code] for rules in scopes if code in rules.failures)
+    return next(found, DEFAULT_FAILURE_VERDICTS[code])
+
+
+def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy, *, tenant: str | None) -> Outcome:
+    """The verdict on one upload: the highest of what its matches and failures call for. Order does not matter.
+
+    A match beyond its limit is dropped. A match whose rule says ALLOW is noted: it stays visible, with its reason.
+
+    Allow-lists are the only way down, and are drawn as narrow as an uploader's tricks demand:
+
+    - *A digest on an allow-list* says that these very bytes were reviewed: ALLOW, whatever else matched or failed.
+      Only digests in ``policy.allow_digests`` do so. Whoever can make two files with one MD5 (anyone, today) could
+      have the harmless one reviewed and then upload the other; so an MD5 or SHA-1 match is shown but clears nothing.
+    - *A perceptual match on an allow-list* says that this frame looks like a reviewed picture. It cancels perceptual
+      matches of that frame, and nothing else. Not another frame's: an animation that opens with a reviewed picture
+      is still judged by the frames after it. Not failures: frames that were not hashed, or a truncated rest, are not
+      vouched for by the frames that were. Not digest matches: a listed file stays listed, however harmless it looks.
+    - Its limit is 0 bits unless a rule *for that list* says more; a wider limit for the signal type does not widen
+      allow-lists. Each bit clears more pictures that nobody reviewed: with limit r, all within r bits of a reviewed
+      one, known abuse material among them. With 0 bits somebody who can steer a picture's hash onto a reviewed one
+      gains nothing, since he could as well have steered it away from every list.
+    - Rules for allow-lists have no verdict and no report: both fields are ignored for their matches.
+    """
+    if not matches and not failures:
+        return _CLEAN
+    scopes = policy.scopes(tenant)
+    judged = [one for match in matches if (one := _judge(match, policy, scopes)) is not None]
+    judged.sort(key=_Judged.weight)
+    kept = tuple(one.match for one in judged)
+
+    allowing = [one for one in judged if one.match.allow]
+    if any(one.digest and one.match.signal_type in policy.allow_digests for one in allowing):
+        return Outcome(Verdict.ALLOW, (ALLOW_LISTED,), kept)
+    allowed_frames = {one.match.frame for one in allowing if not one.digest}
+
+    reasons: dict[str, Verdict] = {}
+
+    def count(reason: str, verdict: Verdict) -> None:
+        reasons[reason] = max(verdict, reasons.get(reason, Verdict.ALLOW))
+
+    report_due = False
+    for match, digest, verdict, report in judged:
+        if match.allow:
+            continue
+        if not digest and match.frame in allowed_frames:
+            count(ALLOW_LISTED, Verdict.ALLOW)
+            continue
+        count(DIGEST_MATCH if digest else PERCEPTUAL_MATCH, verdict)
+        report_due = report_due or report
+    for failure in failures:
+        count(failure.code.value, _failure_verdict(failure.code, scopes))
+
+    ordered = sorted(reasons, key=lambda reason: (-reasons[reason], _REASON_ORDER[reason]))
+    return Outcome(max(reasons.values(), default=Verdict.ALLOW), tuple(ordered), kept, report_due)
+
+
+def apply_answers(verdict: Verdict, answers: Mapping[str, Verdict], policy: Policy) -> Verdict:
+    """The verdict after the plugins' answers, keyed by plugin name: the highest answer that counts, else ``verdict``.
+
+    An answer below ``verdict`` counts only from a plugin in ``policy.may_lower``.
+    """
+    counting = [answer for plugin, answer in answers.items() if answer >= verdict or plugin in policy.may_lower]
+    return max(counting, default=verdict)
