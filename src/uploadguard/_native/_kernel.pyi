@@ -29,3 +29,19 @@ def pdq_coefficients(
     reference_order: bool = False,
 ) -> tuple[bytes, bytes]:
     """What PDQ's bits come from: 64x64 samples and 16x16 coefficients, as float64 in native order."""
+
+def hamming_scan(codes: Buffer, code_bytes: int, queries: Buffer, max_distance_bits: int) -> bytes:
+    """Every query and code at most ``max_distance_bits`` apart, in one pass over ``codes``.
+
+    Codes and queries are packed, 8 or 32 bytes each. Returns (query, row, distance) as packed native uint32 triples,
+    in no set order. Raises ``ValueError`` for other lengths, and ``MemoryError`` if the hits do not fit.
+    """
+
+def exact_find(records: Buffer, record_bytes: int, key: Buffer) -> tuple[int, int]:
+    """The rows [low, high) equal to ``key`` in packed records of 1 to 64 bytes each, sorted bytewise.
+
+    In records that are not sorted the answer is a wrong but valid range. Raises ``ValueError`` for wrong lengths.
+    """
+
+def exact_find_many(records: Buffer, record_bytes: int, keys: Buffer) -> bytes:
+    """:func:`exact_find` for packed ``keys``: packed native uint64 pairs (low, high)."""
