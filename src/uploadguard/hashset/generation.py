@@ -1,0 +1,113 @@
+"""A generation: all segments of the hash set at one moment, ready to match against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from uploadguard.errors import HashSetError, NotReadyError
+from uploadguard.hashset.metadata import ListInfo, summarise
+from uploadguard.hashset.segment import Segment
+from uploadguard.models import Hash, Match
+
+__all__ = ["Generation"]
+
+
+class Generation:
+    """An immutable, numbered set of open segments, shared by any number of threads.
+
+    A check takes one reference and sees this generation from start to end, whatever is imported meanwhile.
+    """
+
+    __slots__ = ("_segments", "lists", "number")
+
+    def __init__(self, segments: Iterable[Segment], number: int) -> None:
+        """Use :meth:`of`, or :meth:`~uploadguard.hashset.store.HashSet.load`."""
+        self._segments: tuple[Segment, ...] | None = tuple(segments)
+        self.number = number
+        self.lists: tuple[ListInfo, ...] = summarise(segment.metadata for segment in self._segments)
+
+    @classmethod
+    def of(cls, segments: Iterable[Segment], *, number: int = 0) -> Generation:
+        """A generation of these segments, those in memory too."""
+        return cls(segments, number)
+
+    def __repr__(self) -> str:
+        return f"Generation(number={self.number}, lists={len(self.lists)}, entries_total={self.entries_total})"
+
+    @property
+    def entries_total(self) -> int:
+        """How many entries the deny lists hold."""
+        return sum(info.entries for info in self.lists if info.role == "deny")
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The open segments. Raises :class:`NotReadyError` once closed."""
+        segments = self._segments
+        if segments is None:
+            raise NotReadyError("this generation of the hash set is closed")
+        return segments
+
+    def close(self) -> None:
+        """Let go of the segments. Matches under way end undisturbed: each map goes with its last user."""
+        self._segments = None
+
+    def match(self, hashes: Sequence[Hash], limits: Mapping[str, int]) -> list[Match]:
+        """Every entry of every list that one of ``hashes`` matches.
+
+        ``limits`` gives max_distance_bits, inclusive, by signal type; signal types held for exact look-up need none.
+        Of the ways in which one entry matches one frame by one signal type only the closest comes back, the original
+        picture's before a variant's. Ordered exact first, then by distance, then as the lists and entries stand.
+
+        Raises ``ValueError`` for a signal type without a limit or a hash of the wrong length,
+        :class:`~uploadguard.errors.HashSetError` for a limit above 0 where only exact look-up is possible,
+        :class:`~uploadguard.errors.SegmentError` where a hit shows damage, and
+        :class:`~uploadguard.errors.NotReadyError` once closed.
+        """
+        segments = self.segments
+        by_type: dict[str, list[Hash]] = {}
+        for item in hashes:
+            by_type.setdefault(item.signal_type, []).append(item)
+        matches = [
+            match
+            for segment in segments
+            for signal_type, group in by_type.items()
+            for match in _match_segment(segment, signal_type, group, limits)
+        ]
+        matches.sort(key=lambda match: (not match.exact, match.distance_bits))
+        return matches
+
+
+def _match_segment(
+    segment: Segment, signal_type: str, group: Sequence[Hash], limits: Mapping[str, int]
+) -> Iterator[Match]:
+    if signal_type not in segment.metadata.signals:
+        return
+    exact = segment.is_exact(signal_type)
+    limit_bits = limits.get(signal_type, 0 if exact else None)
+    if limit_bits is None:
+        raise ValueError(f"no limit for signal type {signal_type!r}")
+    if exact and limit_bits > 0:
+        raise HashSetError(
+            f"{signal_type} hashes were imported for exact look-up and cannot be matched within {limit_bits} bits; "
+            "import the list again"
+        )
+    closest: dict[tuple[int, int], tuple[int, bool, int]] = {}
+    for query, entry, distance_bits in segment.query(signal_type, [item.value for item in group], limit_bits):
+        found = (distance_bits, group[query].variant != "original", query)
+        key = (entry, group[query].frame)
+        if key not in closest or found < closest[key]:
+            closest[key] = found
+    for (number, frame), (distance_bits, _, query) in sorted(closest.items()):
+        entry_data = segment.entry(number)
+        yield Match(
+            list_name=segment.metadata.list_name,
+            entry_id=entry_data.entry_id,
+            category=entry_data.category,
+            signal_type=signal_type,
+            distance_bits=distance_bits,
+            variant=group[query].variant,
+            frame=frame,
+            exact=exact,
+            allow=segment.metadata.role == "allow",
+            fields=entry_data.fields,
+        )

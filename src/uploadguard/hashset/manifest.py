@@ -1,0 +1,124 @@
+"""The manifest: which segments make up the hash set now. Replaced as a whole by every change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from uploadguard.errors import ManifestError
+from uploadguard.hashset.files import atomic_file
+from uploadguard.hashset.metadata import FrozenModel, ListInfo, SegmentMetadata, summarise
+
+__all__ = ["MANIFEST_NAME", "SEGMENT_PATTERN", "Manifest", "SegmentRecord", "read_manifest", "write_manifest"]
+
+MANIFEST_NAME = "manifest.json"
+SEGMENT_PATTERN = r"^segment-[0-9]{1,19}-[0-9a-f]{16}\.ugs$"
+
+_FORMAT = "uploadguard hash set"
+_VERSION = 1
+_MAX_BYTES = 64 * 1024 * 1024
+_ADVICE = "restore the directory from a backup, or create the hash set anew and import the lists again"
+
+
+class SegmentRecord(FrozenModel):
+    """One segment file of the hash set. ``checksum`` is :attr:`Segment.checksum`; the metadata is the segment's own."""
+
+    file: Annotated[str, StringConstraints(pattern=SEGMENT_PATTERN)]
+    size_bytes: Annotated[int, Field(gt=0)]
+    checksum: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    metadata: SegmentMetadata
+
+
+class Manifest(FrozenModel):
+    """One generation: its number, and its segments in the order in which they were added."""
+
+    generation: Annotated[int, Field(ge=0, lt=2**63)]
+    segments: tuple[SegmentRecord, ...]
+
+    def lists(self) -> tuple[ListInfo, ...]:
+        """The lists that the segments make up."""
+        return summarise(record.metadata for record in self.segments)
+
+    def of_list(self, name: str) -> tuple[SegmentRecord, ...]:
+        """The segments of one list; none if there is no such list."""
+        return tuple(record for record in self.segments if record.metadata.list_name == name)
+
+    def next(self, segments: Iterable[SegmentRecord]) -> Manifest:
+        """The generation after this one, of these segments."""
+        return Manifest(generation=self.generation + 1, segments=tuple(segments))
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """Tells one manifest file from the next without reading it. No two in a row share a time of modification."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        """The stamp of a file of that status."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def read_manifest(directory: Path) -> tuple[Manifest, FileStamp]:
+    """The manifest of the hash set in ``directory``, checked byte for byte. Raises :class:`ManifestError`."""
+    path = directory / MANIFEST_NAME
+    try:
+        with path.open("rb") as file:
+            stamp = FileStamp.of(os.fstat(file.fileno()))
+            data = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no hash set here; create it, or check the directory in the settings") from None
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
+    return _parse(data, path), stamp
+
+
+def write_manifest(directory: Path, manifest: Manifest, *, after: FileStamp | None = None) -> None:
+    """Put ``manifest`` in place of the one of stamp ``after``. Raises :class:`HashSetWriteError`."""
+    newer_than_ns = after.modified_ns if after is not None else 0
+    with atomic_file(directory / MANIFEST_NAME, newer_than_ns=newer_than_ns) as output:
+        output.write(_render(manifest))
+
+
+def _render(manifest: Manifest) -> bytes:
+    """The file of ``manifest``: the only bytes that are read as it."""
+    content = manifest.model_dump(mode="json")
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    document = {"format": _FORMAT, "format_version": _VERSION, "checksum": checksum, **content}
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def _parse(data: bytes, path: Path) -> Manifest:
+    try:
+        document: Any = json.loads(data) if len(data) <= _MAX_BYTES else None
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        raise ManifestError(f"{path}: is not a manifest of a hash set; {_ADVICE}")
+    version = document.get("format_version")
+    if version != _VERSION:
+        raise ManifestError(
+            f"{path}: its format version is not {_VERSION}, the one read here; install another release or "
+            "create the hash set anew"
+        )
+    content = {key: value for key, value in document.items() if key not in ("format", "format_version", "checksum")}
+    try:
+        manifest = Manifest.model_validate_json(json.dumps(content))
+    except (ValidationError, ValueError, RecursionError):
+        manifest = None
+    if manifest is None or _render(manifest) != data:
+        raise ManifestError(f"{path}: is altered; {_ADVICE}")
+    if len({record.file for record in manifest.segments}) != len(manifest.segments):
+        raise ManifestError(f"{path}: names a segment twice; {_ADVICE}")
+    return manifest
