@@ -1,0 +1,341 @@
+"""The configuration: one frozen model, read from a TOML file, the environment and keyword arguments.
+
+Every setting is described in docs/configuration.md, which is checked against this model. Keyword arguments go before
+environment variables, those before the file, the file before the defaults; key by key, not table by table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr, Strict, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from uploadguard.config_problems import config_error, cross_checks, problems_of, rule_problems
+from uploadguard.config_schema import Key, Shown
+from uploadguard.config_sources import ENV_CONFIG, Origin, StoredSource, read_environment, read_file
+from uploadguard.models import FailureCode, Verdict
+from uploadguard.policy import Policy, Rule, Rules, SignalDefaults
+
+__all__ = [
+    "FailureSettings",
+    "HashsetSettings",
+    "ListRuleSettings",
+    "MediaSettings",
+    "PdqSettings",
+    "PolicySettings",
+    "RuleSettings",
+    "Settings",
+    "SignalsSettings",
+    "TenantPolicySettings",
+    "TenantSettings",
+    "ThreadsSettings",
+]
+
+T = TypeVar("T")
+
+
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("the same name stands there twice")
+    return names
+
+
+Flag: TypeAlias = Annotated[bool, Strict()]
+Whole: TypeAlias = Annotated[int, Strict()]
+Names: TypeAlias = tuple[Annotated[str, Field(min_length=1)], ...]
+UniqueNames: TypeAlias = Annotated[Names, AfterValidator(_unique)]
+# Half of PDQ's 256 bits is where unrelated pictures lie.
+LimitBits: TypeAlias = Annotated[int, Strict(), Field(ge=0, le=127)]
+Frozen: TypeAlias = Annotated[Mapping[str, T], AfterValidator(MappingProxyType), PlainSerializer(dict)]
+MatchVerdict: TypeAlias = Literal["allow", "queue", "block"]
+FailureVerdict: TypeAlias = Literal["allow", "not_scanned", "queue", "block"]
+
+_NO_KEYS: Any = Field(default_factory=lambda: MappingProxyType({}))
+_SIGNAL = Key("signal type", "pdq")
+_LIST = Key("list", "my-list")
+_TENANT = Key("tenant", "example")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HashsetSettings(_Section):
+    """The compiled hash lists that uploads are looked up in."""
+
+    path: Path = Field(
+        default=Path("hashset"),
+        description="The hash set's directory. In a file, relative to the file; elsewhere, to the working directory.",
+    )
+    allow_empty: Flag = Field(
+        default=False, description="Whether to open with a hash set without any entry, which can match nothing."
+    )
+    test_list: Flag = Field(
+        default=False,
+        description="Whether to load the built-in list of harmless test pictures, to try out a deployment.",
+    )
+    refresh_s: Annotated[float, Strict()] = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How often to look for a new generation, in seconds; 0 is never.",
+    )
+    verify: Flag = Field(default=True, description="Whether to check the hash set's checksums when it is opened.")
+
+
+class MediaSettings(_Section):
+    """Limits, checked before anything is decoded, and how pictures are laid out for hashing."""
+
+    max_file_bytes: Whole = Field(
+        default=104_857_600,
+        ge=1,
+        description="Largest upload to decode, in bytes. Digests are looked up for larger ones too.",
+    )
+    max_pixels: Whole = Field(
+        default=128_000_000, ge=1, description="Largest picture to decode: width x height of one frame, in pixels."
+    )
+    max_frames_hashed: Whole = Field(
+        default=16, ge=1, description="Most frames of an animation to hash; they are spread over its length."
+    )
+    max_decoded_pixels: Whole = Field(
+        default=512_000_000, ge=1, description="Most pixels to decode for one upload, all its frames together."
+    )
+    background: Annotated[str, Shown('a colour as "#rrggbb"')] = Field(
+        default="#ffffff", pattern=r"^#[0-9a-fA-F]{6}$", description="The colour that lies under transparent pixels."
+    )
+
+    @property
+    def background_rgb(self) -> tuple[int, int, int]:
+        """``background`` as red, green and blue, 0 to 255 each."""
+        red, green, blue = bytes.fromhex(self.background[1:])
+        return red, green, blue
+
+
+class PdqSettings(_Section):
+    """PDQ, the perceptual hash."""
+
+    mode: Literal["auto", "exact"] = Field(
+        default="auto",
+        description="auto decodes to luma, as fast as can be; exact decodes to RGB and hashes bit by bit as the "
+        "reference does.",
+    )
+    jpeg_scale: Literal["auto", 1, 2, 4, 8] = Field(
+        default="auto",
+        description="Fraction to decode JPEG at: 4 is a quarter of each side; auto chooses by size. No effect in mode "
+        "exact.",
+    )
+    min_quality: Whole = Field(
+        default=50,
+        ge=0,
+        le=100,
+        description="A hash of lower quality is not matched; the upload counts as low_quality.",
+    )
+    variants: Flag = Field(
+        default=True, description="Whether mirrored and turned forms of a picture are looked up too."
+    )
+
+
+class SignalsSettings(_Section):
+    """The kinds of hash to compute and look up."""
+
+    enabled: UniqueNames = Field(
+        default=("md5", "sha1", "sha256", "pdq"),
+        min_length=1,
+        description="The signal types to use. phash, dhash and whash need the imagehash extra; plugins add more.",
+    )
+    pdq: PdqSettings = Field(default_factory=PdqSettings)
+
+
+class RuleSettings(_Section):
+    """What a match means. What is left out here is taken from a less specific rule."""
+
+    verdict: MatchVerdict | None = Field(
+        default=None, examples=["queue"], description="What a match calls for; allow means: note it only."
+    )
+    max_distance_bits: LimitBits | None = Field(
+        default=None, examples=[31], description="Widest Hamming distance that is a match, inclusive, in bits."
+    )
+    report: Flag | None = Field(default=None, examples=[False], description="Whether a match makes a report due.")
+
+
+class ListRuleSettings(RuleSettings):
+    """What a match of one list means, of any signal type or of one."""
+
+    signals: Annotated[Frozen[RuleSettings], _SIGNAL] = _NO_KEYS
+
+
+class FailureSettings(_Section):
+    """The verdict where something could not be inspected. "allow" fails open: start-up logs it."""
+
+    empty_file: FailureVerdict = Field(default="not_scanned", description="The upload has no bytes.")
+    too_large: FailureVerdict = Field(default="queue", description="More bytes than media.max_file_bytes.")
+    too_many_pixels: FailureVerdict = Field(default="queue", description="More pixels than media.max_pixels.")
+    unsupported_format: FailureVerdict = Field(
+        default="not_scanned", description="Not a media type that a decoder reads."
+    )
+    decode_failed: FailureVerdict = Field(default="queue", description="The decoder gave up, crashed or took too long.")
+    truncated: FailureVerdict = Field(
+        default="queue", description="The file ends early; what could be decoded was hashed."
+    )
+    low_quality: FailureVerdict = Field(
+        default="not_scanned", description="Too flat or too small for a perceptual hash."
+    )
+    frames_over_budget: FailureVerdict = Field(default="not_scanned", description="Some frames were not hashed.")
+    signal_failed: FailureVerdict = Field(default="queue", description="A signal type raised while hashing.")
+    plugin_failed: FailureVerdict = Field(default="queue", description="A plugin raised, or broke its contract.")
+
+
+class TenantPolicySettings(_Section):
+    """Rules for matches, by signal type and by list, and verdicts for failures."""
+
+    signals: Annotated[Frozen[RuleSettings], _SIGNAL] = _NO_KEYS
+    lists: Annotated[Frozen[ListRuleSettings], _LIST] = _NO_KEYS
+    failures: FailureSettings = Field(default_factory=FailureSettings)
+
+    def rules(self) -> Rules:
+        """The rules as :mod:`uploadguard.policy` takes them. Of ``failures``, only what was set."""
+        return Rules(
+            signals={name: _rule(rule) for name, rule in self.signals.items()},
+            lists={name: _rule(rule) for name, rule in self.lists.items()},
+            list_signals={
+                (name, signal): _rule(rule)
+                for name, list_rule in self.lists.items()
+                for signal, rule in list_rule.signals.items()
+            },
+            failures={
+                FailureCode(code): Verdict.from_label(getattr(self.failures, code))
+                for code in self.failures.model_fields_set
+            },
+        )
+
+
+class PolicySettings(TenantPolicySettings):
+    """What matches and failures mean."""
+
+    may_lower: UniqueNames = Field(
+        default=(), description="Plugins whose answer may lower a verdict; each must be in plugins."
+    )
+    allow_digests: UniqueNames = Field(
+        default=("sha256",),
+        description="Digests whose match on an allow-list clears an upload. Leave out md5 and sha1: two different "
+        "files can be made with one value.",
+    )
+
+
+class TenantSettings(_Section):
+    """One tenant's overrides."""
+
+    policy: TenantPolicySettings = Field(default_factory=TenantPolicySettings)
+
+
+class ThreadsSettings(_Section):
+    """How much runs side by side."""
+
+    digest_overlap: Literal["auto", True, False] = Field(
+        default="auto",
+        description="Whether digests are hashed on a second thread beside decoding; auto: where the process has more "
+        "than one CPU.",
+    )
+    workers: Whole = Field(default=0, ge=0, description="Threads for asynchronous checks; 0 is the number of CPUs.")
+
+
+_ORIGIN: ContextVar[Origin] = ContextVar("_ORIGIN")
+
+
+class Settings(BaseSettings):
+    """All settings. :meth:`load` reads them; ``Settings()`` holds the defaults and looks at nothing else."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", case_sensitive=True)
+
+    plugins: UniqueNames = Field(
+        default=(), description="The plugins to load, by entry-point name. No others are loaded."
+    )
+    hashset: HashsetSettings = Field(default_factory=HashsetSettings)
+    media: MediaSettings = Field(default_factory=MediaSettings)
+    signals: SignalsSettings = Field(default_factory=SignalsSettings)
+    policy: PolicySettings = Field(default_factory=PolicySettings)
+    tenants: Annotated[Frozen[TenantSettings], _TENANT] = _NO_KEYS
+    threads: ThreadsSettings = Field(default_factory=ThreadsSettings)
+
+    _origin: Origin = PrivateAttr(default_factory=Origin)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None, **overrides: Any) -> Self:
+        """Read the configuration.
+
+        ``path`` is a TOML file; None means the file that the environment variable ``UPLOADGUARD_CONFIG`` names, or
+        no file. ``overrides`` are top-level settings, tables as mappings: ``load(media={"max_pixels": 10_000_000})``.
+        Raises :class:`~uploadguard.errors.ConfigError` with every problem of every source.
+        """
+        found = path if path is not None else os.environ.get(ENV_CONFIG) or None
+        origin = Origin(
+            overrides=overrides,
+            environment=read_environment(cls, os.environ),
+            file=read_file(Path(found), cls) if found is not None else None,
+        )
+        token = _ORIGIN.set(origin)
+        try:
+            settings = cls(**overrides)
+        except ValidationError as error:
+            raise config_error([*origin.environment.problems, *problems_of(error, cls, origin)], origin) from None
+        finally:
+            _ORIGIN.reset(token)
+        settings._origin = origin
+        problems = [*origin.environment.problems, *cross_checks(settings, origin)]
+        if problems:
+            raise config_error(problems, origin)
+        return settings
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What pydantic-settings merges: keyword arguments, environment, file; in that order of precedence."""
+        origin = _ORIGIN.get(Origin())
+        return (
+            init_settings,
+            StoredSource(settings_cls, origin.environment.values),
+            StoredSource(settings_cls, origin.file.values if origin.file is not None else {}),
+        )
+
+    def __repr__(self) -> str:
+        return f"Settings(path={str(self.path) if self.path is not None else None!r})"
+
+    __str__ = __repr__
+
+    @property
+    def path(self) -> Path | None:
+        """The file that was read."""
+        return self._origin.file.path if self._origin.file is not None else None
+
+    def decision_policy(self, signal_types: Mapping[str, SignalDefaults]) -> Policy:
+        """The policy for these signal types: those that uploads are matched by, keyed by name.
+
+        Raises :class:`~uploadguard.errors.ConfigError` where a rule names another signal type or has a limit that
+        its signal type cannot have.
+        """
+        if problems := list(rule_problems(self, signal_types, self._origin)):
+            raise config_error(problems, self._origin)
+        return Policy(
+            signal_types=signal_types,
+            rules=self.policy.rules(),
+            tenants={name: tenant.policy.rules() for name, tenant in self.tenants.items()},
+            may_lower=frozenset(self.policy.may_lower),
+            allow_digests=frozenset(self.policy.allow_digests),
+        )
+
+
+def _rule(settings: RuleSettings) -> Rule:
+    verdict = Verdict.from_label(settings.verdict) if settings.verdict is not None else None
+    return Rule(verdict, settings.max_distance_bits, settings.report)
