@@ -31,7 +31,7 @@ def test_equals_the_package(name: str, mode: str) -> None:
 def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"uploadguard\[imagehash\]"):
-        ImageHashSignal("phash")
+        ImageHashSignal("phash").require_package()
 
 
 def test_an_unknown_name_is_refused() -> None:

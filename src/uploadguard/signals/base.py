@@ -7,14 +7,14 @@ host hands over.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol, runtime_checkable
 
 from uploadguard.media.base import Pixels
 
-__all__ = ["ByteHasher", "DigestSignal", "PixelHash", "PixelSignal", "SignalType", "parse_hex"]
+__all__ = ["ByteHasher", "DigestSignal", "PixelHash", "PixelSignal", "SignalType", "lookup_kinds", "parse_hex"]
 
 
 @runtime_checkable
@@ -88,6 +88,11 @@ class PixelSignal(SignalType, Protocol):
 
     def hash_pixels(self, pixels: Pixels) -> PixelHash:
         """Hash one frame. Must not change ``pixels``; called from several threads at once."""
+
+
+def lookup_kinds(signal_types: Iterable[SignalType]) -> dict[str, tuple[int, int]]:
+    """length_bytes and max_distance_bits by name: what the hash set needs to know of signal types to store them."""
+    return {signal.name: (signal.length_bytes, signal.max_distance_bits) for signal in signal_types}
 
 
 def parse_hex(text: str, length_bytes: int) -> bytes:

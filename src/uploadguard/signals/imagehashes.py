@@ -33,9 +33,14 @@ class ImageHashSignal:
     def __init__(self, name: str) -> None:
         if name not in IMAGE_HASHES:
             raise ValueError(f"not a hash of the imagehash package: {name!r}")
-        if importlib.util.find_spec("imagehash") is None:
-            raise ConfigError(f"signal type {name!r} needs the imagehash package: pip install 'uploadguard[imagehash]'")
         self.name = name
+
+    def require_package(self) -> None:
+        """Raise :class:`~uploadguard.errors.ConfigError` where the package is missing. Lists can be read without it."""
+        if importlib.util.find_spec("imagehash") is None:
+            raise ConfigError(
+                f"signal type {self.name!r} needs the imagehash package: pip install 'uploadguard[imagehash]'"
+            )
 
     def parse(self, text: str) -> bytes:
         """16 hex digits, in either case, to 8 bytes. Raises ``ValueError``."""

@@ -55,7 +55,7 @@ class Pdq:
         """Hash one frame. Below 5 pixels a side: all zero, quality 0."""
         height, width = pixels.array.shape[:2]
         packed, quality, _ = _kernel.pdq_hash(
-            pixels.array.reshape(-1),
+            pixels.array.data,
             width,
             height,
             1 if pixels.is_luma else 3,

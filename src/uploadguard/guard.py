@@ -1,0 +1,395 @@
+"""The Guard: the one object a host holds. Checks uploads, synchronously and asynchronously, whole or as they arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from uploadguard.check import CheckRunner, Timings
+from uploadguard.config import Settings
+from uploadguard.errors import ConfigError, NotReadyError, PluginError
+from uploadguard.hashset import Generation, Segment, build_segment
+from uploadguard.media.base import DecodeOptions
+from uploadguard.media.inspect import Limits
+from uploadguard.models import Context, Decision
+from uploadguard.plugins import Plugins
+from uploadguard.policy import SignalDefaults
+from uploadguard.serving import Served, Serving
+from uploadguard.signals.base import DigestSignal, PixelSignal, SignalType, lookup_kinds
+from uploadguard.signals.digests import DIGESTS
+from uploadguard.signals.imagehashes import ImageHashSignal
+from uploadguard.signals.pdq import Pdq
+from uploadguard.testing import testlist
+from uploadguard.uploads import Data, UploadBuffer, read_upload
+
+__all__ = ["Guard", "GuardStatus", "StreamingCheck"]
+
+log = logging.getLogger("uploadguard")
+
+_NO_CONTEXT = Context()
+
+
+@dataclass(frozen=True, slots=True)
+class GuardStatus:
+    """How a Guard is doing, for readiness probes and monitoring.
+
+    ``checks`` counts decisions by verdict label; ``plugin_errors`` counts by plugin name. ``refresh_error`` is why the
+    newest generation on disk is not the one that serves, if it is not.
+    """
+
+    ready: bool
+    generation: int
+    entries: int
+    checks: Mapping[str, int]
+    plugin_errors: Mapping[str, int]
+    fail_open: tuple[str, ...]
+    refresh_error: str | None
+
+
+class Guard:
+    """Checks uploads against the hash set. Open one for each process, at start-up, and share it between threads.
+
+    Survives ``fork``: threads are started when they are first needed, in the process that needs them.
+    """
+
+    def __init__(self, settings: Settings, *, plugins: Mapping[str, object] | None = None) -> None:
+        self._settings = settings
+        self._plugins = Plugins(settings, tuple((plugins or {}).items()))
+        signals = _enabled(settings, self._plugins.signal_types)
+        digest_signals = [signal for signal in signals if isinstance(signal, DigestSignal)]
+        pixel_signals = [signal for signal in signals if isinstance(signal, PixelSignal)]
+        self._policy = settings.decision_policy(
+            {
+                signal.name: SignalDefaults(
+                    signal.max_distance_bits, signal.length_bytes * 8, digest=isinstance(signal, DigestSignal)
+                )
+                for signal in signals
+            }
+        )
+        self._fail_open = self._policy.fail_open()
+        self._pools = _Pools(settings)
+        media = settings.media
+        self._runner = CheckRunner(
+            digest_signals=digest_signals,
+            pixel_signals=pixel_signals,
+            decoders=self._plugins.decoders,
+            options=DecodeOptions(
+                pixels="rgb" if any(signal.pixels == "rgb" for signal in pixel_signals) else "luma",
+                jpeg_scale=settings.signals.pdq.jpeg_scale,
+                background=media.background_rgb,
+            ),
+            media_limits=Limits(
+                max_pixels=media.max_pixels,
+                max_frames_hashed=media.max_frames_hashed,
+                max_decoded_pixels=media.max_decoded_pixels,
+            ),
+            policy=self._policy,
+            plugins=self._plugins,
+            digest_pool=self._pools.digests,
+        )
+        self._counts: Counter[str] = Counter()
+        self._plugin_errors: Counter[str] = Counter()
+        self._counting = threading.Lock()
+        self._closed = False
+        hashset = settings.hashset
+        self._serving = Serving(
+            hashset.path,
+            verify=hashset.verify,
+            refresh_s=hashset.refresh_s,
+            built_in=(_test_segment(),) if hashset.test_list else (),
+            changed=self._generation_changed,
+        )
+        if self._fail_open:
+            log.warning("fail-open settings let uploads through uninspected: %s", ", ".join(self._fail_open))
+        if not self.ready:
+            log.warning("the hash set is empty: every check will raise until a list is imported")
+        for _, answer in self._plugins.call_each("uploadguard_startup", guard=self):
+            if isinstance(answer, PluginError):
+                self.close()
+                raise answer
+
+    @classmethod
+    def open(
+        cls,
+        config: str | os.PathLike[str] | None = None,
+        *,
+        hashset: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        plugins: Mapping[str, object] | None = None,
+        **overrides: Any,
+    ) -> Self:
+        """Open a Guard.
+
+        ``config`` is a TOML file; without it the environment variable ``UPLOADGUARD_CONFIG`` may name one. ``hashset``
+        is the hash set's directory, or that table's settings. ``plugins`` are plugin objects by name, beside those
+        that the configuration names. Further keywords override settings: ``media={"max_pixels": 10_000_000}``.
+
+        Raises :class:`~uploadguard.errors.ConfigError`, :class:`~uploadguard.errors.HashSetError` or
+        :class:`~uploadguard.errors.PluginError`.
+        """
+        if isinstance(hashset, Mapping):
+            overrides["hashset"] = hashset
+        elif hashset is not None:
+            overrides["hashset"] = {"path": Path(hashset)}
+        return cls(Settings.load(config, **overrides), plugins=plugins)
+
+    @property
+    def ready(self) -> bool:
+        """Whether checks can answer: a hash set with entries is loaded, or the configuration allows an empty one."""
+        return not self._closed and self._can_answer(self._serving.current())
+
+    @property
+    def settings(self) -> Settings:
+        """The settings this Guard was opened with."""
+        return self._settings
+
+    @property
+    def signal_types(self) -> Mapping[str, SignalType]:
+        """All registered signal types by name, enabled or not."""
+        return self._plugins.signal_types
+
+    def check(self, data: Data, *, context: Context | None = None) -> Decision:
+        """Check one upload: bytes, a path, or a binary file object (read from where it stands, and put back there).
+
+        Raises :class:`~uploadguard.errors.NotReadyError` while there is nothing to check against, and
+        :class:`~uploadguard.errors.MediaReadError` if the bytes cannot be read. Whatever is wrong with the media
+        itself is in the decision.
+        """
+        return self._check(data, context or _NO_CONTEXT)
+
+    async def acheck(self, data: Data, *, context: Context | None = None) -> Decision:
+        """:meth:`check` on a thread of the Guard's, so that the event loop goes on. Cancelling it stops the work."""
+        cancelled = threading.Event()
+        work = functools.partial(self._check, data, context or _NO_CONTEXT, cancelled.is_set)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pools.checks(), work)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    def inspect(self, context: Context | None = None) -> StreamingCheck:
+        """A check of an upload that is still arriving: its digests are computed as the bytes come in."""
+        self._generation()
+        return StreamingCheck(self, context or _NO_CONTEXT)
+
+    def refresh(self) -> bool:
+        """Look for a new generation of the hash set now. Returns whether one took over."""
+        return self._serving.refresh()
+
+    def status(self) -> GuardStatus:
+        """How this Guard is doing."""
+        served = self._serving.current()
+        error = self._serving.last_error
+        with self._counting:
+            return GuardStatus(
+                ready=self.ready,
+                generation=served.generation.number,
+                entries=served.entries,
+                checks=dict(self._counts),
+                plugin_errors=dict(self._plugin_errors),
+                fail_open=self._fail_open,
+                refresh_error=str(error) if error is not None else None,
+            )
+
+    def explain(self, decision: Decision) -> str:
+        """The decision in words, for the operator's log. Names lists and entries: never show it to the uploader."""
+        lines = [f"{decision.reference}: {decision.verdict.label}, generation {decision.generation}"]
+        if decision.reasons:
+            lines.append(f"  because: {', '.join(decision.reasons)}")
+        if decision.report_due:
+            lines.append("  a report is due")
+        for match in decision.matches:
+            kind = "allow-list" if match.allow else "list"
+            where = f"frame {match.frame}, {match.variant}" if not match.exact else "the file's own bytes"
+            category = f", category {match.category}" if match.category else ""
+            lines.append(
+                f"  {match.signal_type} match in {kind} {match.list_name!r}, entry {match.entry_id!r}{category}: "
+                f"{match.distance_bits} bits apart ({where})"
+            )
+        lines.extend(f"  {failure.code.value}: {failure.detail}" for failure in decision.failures)
+        media = decision.media
+        if media.media_type is not None:
+            lines.append(
+                f"  {media.media_type}, {media.width}x{media.height}, {media.size_bytes} bytes, "
+                f"{media.frames_hashed} of {media.frames_total} frames hashed"
+            )
+        return "\n".join(lines)
+
+    def close(self) -> None:
+        """Tell the plugins, stop the threads and let go of the hash set. Checks raise from now on."""
+        if self._closed:
+            return
+        self._closed = True
+        for _, answer in self._plugins.call_each("uploadguard_shutdown", guard=self):
+            self._count_plugin_error(answer)
+        self._pools.close()
+        self._serving.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _can_answer(self, served: Served) -> bool:
+        return served.entries > 0 or self._settings.hashset.allow_empty
+
+    def _generation(self) -> Generation:
+        if self._closed:
+            raise NotReadyError("the Guard is closed")
+        served = self._serving.current()
+        if not self._can_answer(served):
+            raise NotReadyError(
+                "the hash set is empty, so nothing could ever match: import a list with 'uploadguard lists add', "
+                "or set hashset.allow_empty"
+            )
+        return served.generation
+
+    def _check(self, data: Data, context: Context, cancelled: Callable[[], bool] = lambda: False) -> Decision:
+        generation = self._generation()
+        timings = Timings()
+        upload = read_upload(data, self._runner.new_digest(), self._settings.media.max_file_bytes)
+        timings.lap("read")
+        return self._announce(*self._runner.run(upload, context, generation, timings, cancelled), context)
+
+    def _finish(self, buffer: UploadBuffer, context: Context, cancelled: Callable[[], bool]) -> Decision:
+        generation = self._generation()
+        return self._announce(*self._runner.run(buffer.finish(), context, generation, Timings(), cancelled), context)
+
+    def _announce(self, decision: Decision, errors: list[PluginError], context: Context) -> Decision:
+        """Count the decision and tell the observers."""
+        with self._counting:
+            self._counts[decision.verdict.label] += 1
+        for error in errors:
+            self._count_plugin_error(error)
+        if self._plugins.has("uploadguard_decision_made"):
+            for _, answer in self._plugins.call_each("uploadguard_decision_made", decision=decision, context=context):
+                self._count_plugin_error(answer)
+        return decision
+
+    def _count_plugin_error(self, answer: object) -> None:
+        if isinstance(answer, PluginError):
+            log.error("%s", answer)
+            with self._counting:
+                self._plugin_errors[answer.plugin] += 1
+
+    def _generation_changed(self, number: int) -> None:
+        for _, answer in self._plugins.call_each("uploadguard_generation_changed", generation=number):
+            self._count_plugin_error(answer)
+
+
+class StreamingCheck:
+    """A check of an upload while it arrives. Made by :meth:`Guard.inspect`; not for several threads at once."""
+
+    def __init__(self, guard: Guard, context: Context) -> None:
+        self._guard = guard
+        self._context = context
+        self._buffer: UploadBuffer | None = UploadBuffer(
+            guard._runner.new_digest(), guard.settings.media.max_file_bytes
+        )
+        self._cancelled = threading.Event()
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Take in the next bytes of the upload."""
+        if self._buffer is None:
+            raise ValueError("the inspection is finished: nothing more can be written")
+        self._buffer.write(chunk)
+
+    def finish(self) -> Decision:
+        """All bytes are in: decide. Raises as :meth:`Guard.check` does."""
+        return self._guard._finish(self._take(), self._context, self._cancelled.is_set)
+
+    async def afinish(self) -> Decision:
+        """:meth:`finish` on a thread of the Guard's, so that the event loop goes on."""
+        work = functools.partial(self._guard._finish, self._take(), self._context, self._cancelled.is_set)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._guard._pools.checks(), work)
+        except asyncio.CancelledError:
+            self._cancelled.set()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._buffer = None
+
+    def _take(self) -> UploadBuffer:
+        if self._buffer is None:
+            raise ValueError("the inspection is finished already")
+        buffer, self._buffer = self._buffer, None
+        return buffer
+
+
+class _Pools:
+    """The Guard's threads: for digests beside decoding, and for asynchronous checks. Made when first used, and made
+    anew in a forked child, where the parent's threads do not exist."""
+
+    def __init__(self, settings: Settings) -> None:
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        overlap = settings.threads.digest_overlap
+        self._overlap = cpus > 1 if overlap == "auto" else overlap
+        self._sizes = {"digests": cpus, "checks": settings.threads.workers or cpus}
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._making = threading.Lock()
+        self._pid = os.getpid()
+
+    def digests(self) -> Executor | None:
+        """Where to compute digests beside decoding; None: in line."""
+        return self._pool("digests") if self._overlap else None
+
+    def checks(self) -> Executor:
+        """Where to run asynchronous checks."""
+        return self._pool("checks")
+
+    def close(self) -> None:
+        """Finish what is running and stop the threads."""
+        if self._pid == os.getpid():
+            for pool in self._pools.values():
+                pool.shutdown(wait=True, cancel_futures=True)
+        self._pools = {}
+
+    def _pool(self, kind: str) -> ThreadPoolExecutor:
+        if self._pid != os.getpid():
+            self._pools, self._making, self._pid = {}, threading.Lock(), os.getpid()
+        pool = self._pools.get(kind)
+        if pool is None:
+            with self._making:
+                pool = self._pools.setdefault(
+                    kind, ThreadPoolExecutor(self._sizes[kind], thread_name_prefix=f"uploadguard-{kind}")
+                )
+        return pool
+
+
+def _test_segment() -> Segment:
+    """The built-in test list, compiled in memory."""
+    data = build_segment(testlist.entries(), lookup_kinds((*DIGESTS, Pdq())), list_name=testlist.TEST_LIST_NAME)
+    return Segment.from_buffer(data)
+
+
+def _enabled(settings: Settings, registered: Mapping[str, SignalType]) -> list[SignalType]:
+    """The signal types that the configuration enables, in its order."""
+    unknown = [name for name in settings.signals.enabled if name not in registered]
+    if unknown:
+        raise ConfigError(
+            f"signals.enabled: no signal type named {unknown[0]!r}; registered are {', '.join(sorted(registered))}",
+            path=settings.path,
+        )
+    signals = [registered[name] for name in settings.signals.enabled]
+    for signal in signals:
+        if isinstance(signal, ImageHashSignal):
+            signal.require_package()
+    return signals

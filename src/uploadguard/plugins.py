@@ -1,0 +1,154 @@
+"""Plugins: finding them, loading only those allowed, and collecting what they hand over.
+
+One manager for each Guard. The built-in parts register through the same hooks as outsiders (:class:`Builtins`). Hooks
+are called plugin by plugin, so that one that raises is named and never takes another's answer with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from typing import Any, TypeVar
+
+import pluggy
+
+from uploadguard import hookspecs
+from uploadguard.config import Settings
+from uploadguard.errors import ConfigError, PluginError
+from uploadguard.hookspecs import PROJECT, hookimpl
+from uploadguard.lists import BUILTIN_READERS
+from uploadguard.lists.base import ListReader
+from uploadguard.media import BUILTIN_DECODERS
+from uploadguard.media.base import Decoder
+from uploadguard.signals.base import SignalType
+from uploadguard.signals.digests import DIGESTS
+from uploadguard.signals.imagehashes import IMAGE_HASHES, ImageHashSignal
+from uploadguard.signals.pdq import Pdq
+
+__all__ = ["ENTRY_POINT_GROUP", "Builtins", "Plugins"]
+
+ENTRY_POINT_GROUP = "uploadguard"
+
+T = TypeVar("T")
+
+
+class Builtins:
+    """The built-in signal types, decoders and list readers, as a plugin."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @hookimpl
+    def uploadguard_signal_types(self) -> Sequence[SignalType]:
+        """The three digests, PDQ, and the imagehash package's hashes."""
+        pdq = self._settings.signals.pdq
+        return [
+            *DIGESTS,
+            Pdq(mode=pdq.mode, min_quality=pdq.min_quality, variants=pdq.variants),
+            *(ImageHashSignal(name) for name in IMAGE_HASHES),
+        ]
+
+    @hookimpl
+    def uploadguard_decoders(self) -> Sequence[Decoder]:
+        """Pillow, libvips and libheif."""
+        return BUILTIN_DECODERS
+
+    @hookimpl
+    def uploadguard_list_readers(self) -> Sequence[ListReader]:
+        """TXT, CSV, JSON lines, VICS and ICSE."""
+        return BUILTIN_READERS
+
+
+class Plugins:
+    """The plugins of one Guard, and the objects they registered.
+
+    ``extra`` are plugin objects that the host hands over in code, by name. Raises
+    :class:`~uploadguard.errors.ConfigError` for a plugin that is not installed, and
+    :class:`~uploadguard.errors.PluginError` for one that raises or hands over what its hook does not take.
+    """
+
+    def __init__(self, settings: Settings, extra: Sequence[tuple[str, object]] = ()) -> None:
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._register("builtin", Builtins(settings))
+        for name in settings.plugins:
+            self._register(name, _load(name))
+        for name, plugin in extra:
+            self._register(name, plugin)
+
+        self.signal_types = self._collect_named("uploadguard_signal_types", SignalType)  # type: ignore[type-abstract]
+        self.list_readers = self._collect_named("uploadguard_list_readers", ListReader)  # type: ignore[type-abstract]
+        by_plugin = list(self._collect("uploadguard_decoders", Decoder))  # type: ignore[type-abstract]
+        builtin = [decoder for plugin, decoder in by_plugin if plugin == "builtin"]
+        self.decoders: tuple[Decoder, ...] = (
+            *(decoder for plugin, decoder in by_plugin if plugin != "builtin"),
+            *builtin,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The loaded plugins, without the built-in one."""
+        return tuple(name for name, _ in self._manager.list_name_plugin() if name != "builtin")
+
+    def has(self, hook: str) -> bool:
+        """Whether any plugin implements the hook: lets the check path skip those that none does."""
+        return bool(getattr(self._manager.hook, hook).get_hookimpls())
+
+    def call_each(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any | PluginError]]:
+        """Call the hook plugin by plugin, in order of registration: the plugin's name with its answer or its error."""
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            name = implementation.plugin_name
+            function: Callable[..., Any] = implementation.function
+            try:
+                answer = function(**{key: arguments[key] for key in implementation.argnames})
+            except Exception as error:  # noqa: BLE001 - a plugin's fault must not become the host's
+                answer = PluginError(name, f"{hook} raised {type(error).__name__}")
+                answer.__cause__ = error
+            yield name, answer
+
+    def _register(self, name: str, plugin: object) -> None:
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise PluginError(name, str(error)) from error
+        unknown = [
+            attribute
+            for attribute in dir(plugin)
+            if attribute.startswith(f"{PROJECT}_") and not hasattr(hookspecs, attribute)
+        ]
+        if unknown:
+            raise PluginError(name, f"implements {unknown[0]}, which is not a hook of this version")
+
+    def _collect(self, hook: str, kind: type[T]) -> Iterator[tuple[str, T]]:
+        for plugin, answer in self.call_each(hook):
+            if isinstance(answer, PluginError):
+                raise answer
+            if not isinstance(answer, Sequence):
+                raise PluginError(plugin, f"{hook} must return a sequence, not {type(answer).__name__}")
+            for part in answer:
+                if not isinstance(part, kind):
+                    raise PluginError(plugin, f"{hook} gave a {type(part).__name__}, which is not a {kind.__name__}")
+                yield plugin, part
+
+    def _collect_named(self, hook: str, kind: type[T]) -> dict[str, T]:
+        found: dict[str, T] = {}
+        for plugin, part in self._collect(hook, kind):
+            name: str = part.name  # type: ignore[attr-defined]
+            if name in found:
+                raise PluginError(plugin, f"{hook} gave a second {kind.__name__} named {name!r}")
+            found[name] = part
+        return found
+
+
+def _load(name: str) -> object:
+    installed = {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in installed:
+        close = difflib.get_close_matches(name, installed, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"installed: {', '.join(sorted(installed)) or 'none'}"
+        raise ConfigError(f"plugins: no plugin named {name!r} is installed; {hint}")
+    try:
+        return installed[name].load()
+    except Exception as error:
+        raise PluginError(name, f"could not be imported: {type(error).__name__}: {error}") from error
