@@ -9,7 +9,7 @@ from typing import Protocol
 
 from uploadguard.lists.base import BadLine
 
-__all__ = ["HEAD_BYTES", "MAX_LINE_BYTES", "Readable", "head_lines", "read_lines", "utf8_stream"]
+__all__ = ["HEAD_BYTES", "MAX_LINE_BYTES", "Readable", "head_lines", "read_lines", "utf8_head", "utf8_stream"]
 
 HEAD_BYTES = 1 << 16
 """How much of a file readers are shown to probe."""
@@ -51,8 +51,11 @@ class _Prefixed:
         self._stream = stream
 
     def read(self, size: int = -1, /) -> bytes:
-        head, self._head = self._head, b""
-        return head or self._stream.read(size)
+        if not self._head:
+            return self._stream.read(size)
+        taken = len(self._head) if size < 0 else size
+        head, self._head = self._head[:taken], self._head[taken:]
+        return head
 
 
 class _Recoded:
@@ -64,15 +67,15 @@ class _Recoded:
         self._at_end = False
 
     def read(self, size: int = -1, /) -> bytes:
-        while not self._at_end:
-            # Halved, as 2 bytes of UTF-16 may need 3 of UTF-8 and callers may count on the size.
-            block = self._source.read(size if size < 2 else size // 2)
-            self._at_end = not block and size != 0
+        """Not at the end as long as there is text; may give a few bytes more than ``size``."""
+        while size != 0 and not self._at_end:
+            block = self._source.read(size)
+            self._at_end = not block
             try:
                 text = self._decoder.decode(block, self._at_end)
             except UnicodeDecodeError:  # half a UTF-16 code unit at the very end
                 return _NEVER_UTF8
-            if text or size == 0:
+            if text:
                 return text.encode("utf-8", "surrogatepass")
         return b""
 
@@ -111,6 +114,12 @@ def read_lines(stream: Readable) -> Iterator[tuple[int, str] | BadLine]:
     rest = rest.removesuffix(b"\r")
     if rest and not skipping:
         yield from _decode(number, rest)
+
+
+def utf8_head(head: bytes) -> bytes:
+    """A file's head as UTF-8; what does not decode becomes U+FFFD."""
+    source = utf8_stream(io.BytesIO(head), repair=True)
+    return b"".join(iter(lambda: source.read(HEAD_BYTES), b""))
 
 
 def head_lines(head: bytes) -> list[str]:

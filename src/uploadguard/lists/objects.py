@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from uploadguard.lists.base import BadLine, ListEntry, ReadOptions
@@ -10,6 +10,7 @@ from uploadguard.lists.parsing import (
     HASH_KEYS,
     SIGNAL_TYPE_KEYS,
     EntryBuilder,
+    as_flag,
     as_text,
     normalise,
     provenance,
@@ -24,7 +25,7 @@ _Written = tuple[str | None, object]
 class ObjectBuilder:
     """Makes entries of objects whose keys name signal types, the id and the category; the rest becomes fields.
 
-    ``field`` turns a field's ``(key, value)`` to what is kept of the value.
+    ``flags`` are keys of fields whose texts ``true`` and ``false`` become booleans.
     Raises :class:`~uploadguard.errors.ListFormatError` if ``options.signal_type`` is not registered.
     """
 
@@ -34,12 +35,12 @@ class ObjectBuilder:
         *,
         id_keys: Sequence[str],
         category_keys: Sequence[str],
-        field: Callable[[str, Any], Any] = lambda _key, value: value,
+        flags: frozenset[str] = frozenset(),
     ) -> None:
         self._builder = EntryBuilder(options)
         self._id_keys = id_keys
         self._category_keys = category_keys
-        self._field = field
+        self._flags = flags
 
     def build(
         self, line: int, item: Mapping[str, Any], constant: Mapping[str, Any] | None = None
@@ -53,8 +54,9 @@ class ObjectBuilder:
         category_key = _first(keys, self._category_keys)
         used = {key for key in (id_key, category_key) if key is not None}
         written = self._written(item, used)
-        rest = ((key, self._field(key, value)) for key, value in item.items() if key not in used)
-        fields = provenance(rest)
+        fields = provenance((key, value) for key, value in item.items() if key not in used)
+        for key in self._flags & fields.keys():
+            fields[key] = as_flag(fields[key])
         if constant:
             fields.update(constant)
         return self._builder.build(

@@ -50,6 +50,7 @@ HASH_KEYS = ("hash", "hashvalue", "value")
 
 _MAX_ID_CHARS = 512
 _MAX_DEPTH = 4
+_MAX_RESOLVED = 1024
 _EMPTY_DIGESTS = frozenset(hashlib.new(name, b"").digest() for name in ("md5", "sha1", "sha256"))
 _ALIASES = {"pdna": "photodna", "hashpdq": "pdq", "hashmd5": "md5", "hashsha1": "sha1", "hashsha256": "sha256"}
 _KNOWN = frozenset(
@@ -75,6 +76,7 @@ def normalise(name: str) -> str:
     return "".join(char for char in name.lower() if char.isalnum())
 
 
+@functools.lru_cache(maxsize=1024)
 def is_hash_key(name: str) -> bool:
     """Whether a key's name says that its value is a hash (``ParentMD5``), of whatever registered or other type."""
     key = normalise(name)
@@ -95,9 +97,14 @@ def as_text(value: object) -> str | None:
     return None
 
 
-def as_flag(value: object) -> object:
+def as_flag(value: Any) -> Any:
     """The texts ``true`` and ``false``, in any case, as booleans; all else as it is."""
     return {"true": True, "false": False}.get(value.strip().lower(), value) if isinstance(value, str) else value
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_kept(key: str) -> bool:
+    return "odata." not in key and not is_hash_key(key) and normalise(key) not in _PICTURE_KEYS
 
 
 def provenance(members: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -111,8 +118,7 @@ def provenance(members: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def _keep_members(members: Iterable[tuple[str, Any]], depth: int) -> dict[str, Any]:
     kept = {}
     for key, value in members:
-        key_kept = value is not None and "odata." not in key and not is_hash_key(key)
-        if key_kept and normalise(key) not in _PICTURE_KEYS and (value := _keep(value, depth)) is not None:
+        if value is not None and _is_kept(key) and (value := _keep(value, depth)) is not None:
             kept[_clean(key)] = value
     return kept
 
@@ -149,6 +155,7 @@ class EntryBuilder:
 
     def __init__(self, options: ReadOptions) -> None:
         self._types = dict(options.signal_types)
+        self._resolved: dict[str, str | None] = {}
         self._names = {normalise(name): name for name in self._types}
         self._refused = {name: _refused_values(signal) for name, signal in self._types.items()}
         self._by_hex_digits: dict[int, tuple[str, ...]] = {}
@@ -171,7 +178,14 @@ class EntryBuilder:
 
     def resolve(self, written: str) -> str | None:
         """The signal type that a list calls so: a registered name, or a name of the field; None if it is neither."""
-        key = normalise(written)
+        try:
+            return self._resolved[written]
+        except KeyError:
+            if len(self._resolved) >= _MAX_RESOLVED:  # names come from the file
+                self._resolved.clear()
+            return self._resolved.setdefault(written, self._resolve(normalise(written)))
+
+    def _resolve(self, key: str) -> str | None:
         if key in self._names:
             return self._names[key]
         key = _ALIASES.get(key, key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import re
 from collections.abc import Iterator
@@ -12,9 +11,8 @@ import ijson
 
 from uploadguard.errors import ListFormatError
 from uploadguard.lists.base import BadLine, ListEntry, ReadOptions
-from uploadguard.lists.lines import Readable, utf8_stream
+from uploadguard.lists.lines import Readable, utf8_head, utf8_stream
 from uploadguard.lists.objects import ObjectBuilder
-from uploadguard.lists.parsing import as_flag
 
 __all__ = ["MAX_ITEM_BYTES", "VicsReader"]
 
@@ -26,7 +24,9 @@ _CONTEXT_KEYS = ("odata.metadata", "@odata.context")
 _MODEL = re.compile(r"DataModels/(\d+(?:\.\d+)*)(?:\.xml)?(?:/([A-Za-z]{2,16}))?(?=[/#]|$)", re.IGNORECASE)
 _PROBE_CONTEXT = re.compile(rb'^\s*\{.{0,1000}?"(?:odata\.metadata|@odata\.context)"\s*:\s*"', re.DOTALL)
 _PROBE_ITEMS = re.compile(rb'^\s*\{.{0,1000}?"value"\s*:\s*\[\s*\{.{0,4000}?"Media(?:ID)?"\s*:', re.DOTALL)
-_FLAGS = frozenset({"VictimIdentified", "OffenderIdentified", "SelfGenerated", "Unallocated", "Deleted"})
+_FLAGS = frozenset(
+    {"VictimIdentified", "OffenderIdentified", "IsDistributed", "IsPrecategorized", "IsSuspected", "SelfGenerated"}
+)
 
 _Event = tuple[str, Any]
 
@@ -44,7 +44,7 @@ class VicsReader:
 
     def probe(self, head: bytes, filename: str) -> int:  # noqa: ARG002
         """Sure of an OData context or of media items in ``value``, whatever the file is called."""
-        text = utf8_stream(io.BytesIO(head), repair=True).read(len(head))
+        text = utf8_head(head)
         if _PROBE_ITEMS.match(text):
             return 95
         return 85 if _PROBE_CONTEXT.match(text) else 0
@@ -55,7 +55,7 @@ class VicsReader:
         Raises :class:`~uploadguard.errors.ListFormatError` where the file breaks off, is not JSON, or has no media
         items; its ``line`` is the number of the item it happened in, and all before were yielded.
         """
-        builder = ObjectBuilder(options, id_keys=("mediaid",), category_keys=("category",), field=_field)
+        builder = ObjectBuilder(options, id_keys=("mediaid",), category_keys=("category",), flags=_FLAGS)
         source = _Bounded(utf8_stream(stream, repair=True))
         document = _Document(ijson.basic_parse(source))
         items = document.items()
@@ -80,10 +80,6 @@ class VicsReader:
                 yield BadLine(number, item)
         if not document.found:
             raise ListFormatError("no 'value' array of media items", line=1)
-
-
-def _field(key: str, value: Any) -> Any:
-    return as_flag(value) if key in _FLAGS or key.startswith("Is") else value
 
 
 class _TooLargeError(Exception):
