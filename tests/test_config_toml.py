@@ -88,3 +88,10 @@ def test_what_is_not_toml_ends_without_an_error(text: str) -> None:
 @given(st.text("a.=[]{}\"'#\\\n, ", max_size=30))
 def test_any_text_ends_without_an_error(text: str) -> None:
     key_lines(text)
+
+
+def test_tables_inside_arrays_of_tables() -> None:
+    text = "[[a]]\n[a.b]\nx = 1\n[[a]]\n[a.b]\nx = 2\n[[a.c]]\ny = 3\n[[a.c]]\ny = 4\n"
+    found = key_lines(text)
+    assert set(found) == set(_paths(tomllib.loads(text)))
+    assert (found["a", 0, "b", "x"], found["a", 1, "b", "x"], found["a", 1, "c", 1, "y"]) == (3, 6, 10)

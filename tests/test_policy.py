@@ -155,7 +155,9 @@ class TestRules:
     def test_a_lists_limit_does_not_touch_its_digests(self) -> None:
         rules = Rules(lists={"known": Rule(max_distance_bits=5)})
         assert check(digest(), perceptual(6), rules=rules).matches == (digest(),)
-        assert limits(replace(POLICY, rules=rules), ["md5"]) == {"md5": 0}
+        policy = replace(POLICY, rules=rules)
+        assert limits(policy, ["md5"]) == {"md5": 0}
+        assert resolve(policy, list_name="known", signal_type="md5").max_distance_bits == 0
 
     def test_failures_of_a_tenant_go_before_the_global_ones(self) -> None:
         code = FailureCode.TRUNCATED
@@ -239,6 +241,13 @@ class TestAllowLists:
             outcome = check(perceptual(bits, list_name="reviewed", allow=True), perceptual(), rules=rules)
             assert outcome.verdict is (Verdict.ALLOW if bits <= reach else Verdict.QUEUE)
             assert len(outcome.matches) == (2 if bits <= reach else 1)
+
+    def test_the_look_up_covers_an_allow_list_that_reaches_further_than_any_other_list(self) -> None:
+        common = Rules(lists={"reviewed": Rule(max_distance_bits=50)})
+        policy = Policy(TYPES, common, {"acme": Rules(signals={"pdq": Rule(max_distance_bits=10)})})
+        assert limits(policy, ["pdq"], "acme") == {"pdq": 50}
+        allowed = perceptual(50, list_name="reviewed", allow=True)
+        assert check(allowed, perceptual(10), policy=policy, tenant="acme").verdict is Verdict.ALLOW
 
     def test_verdict_and_report_of_its_rules_count_for_nothing(self) -> None:
         rules = Rules(lists={"reviewed": Rule(verdict=Verdict.BLOCK, report=True)})
