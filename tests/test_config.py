@@ -12,8 +12,11 @@ from pydantic import ValidationError
 
 from uploadguard.config import FailureVerdict, Settings
 from uploadguard.errors import ConfigError
+from uploadguard.media.base import DecodeOptions
+from uploadguard.media.inspect import Limits
 from uploadguard.models import FailureCode, Verdict
 from uploadguard.policy import DEFAULT_FAILURE_VERDICTS, Policy, Rule, SignalDefaults
+from uploadguard.signals.pdq import Pdq
 
 TYPES = {
     "md5": SignalDefaults(0, 128, digest=True),
@@ -48,6 +51,13 @@ class TestSources:
         assert settings.path is None
         assert settings.signals.enabled == ("md5", "sha1", "sha256", "pdq")
         assert settings.media.background_rgb == (255, 255, 255)
+
+    def test_the_defaults_are_those_of_the_parts(self) -> None:
+        media, limits, options = Settings().media, Limits(), DecodeOptions()
+        for name in ("max_pixels", "max_decoded_pixels", "max_frames_hashed"):
+            assert getattr(media, name) == getattr(limits, name)
+        assert (media.background_rgb, Settings().signals.pdq.jpeg_scale) == (options.background, options.jpeg_scale)
+        assert Settings().signals.pdq.min_quality == Pdq().min_quality
 
     def test_precedence_goes_key_by_key(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = write(tmp_path, "[media]\nmax_pixels = 1\nmax_file_bytes = 1\nmax_frames_hashed = 1\n")

@@ -98,13 +98,15 @@ class MediaSettings(_Section):
         description="Largest upload to decode, in bytes. Digests are looked up for larger ones too.",
     )
     max_pixels: Whole = Field(
-        default=128_000_000, ge=1, description="Largest picture to decode: width x height of one frame, in pixels."
+        default=100_000_000, ge=1, description="Largest picture to decode: width x height of one frame, in pixels."
     )
     max_frames_hashed: Whole = Field(
-        default=16, ge=1, description="Most frames of an animation to hash; they are spread over its length."
+        default=8, ge=1, description="Most frames of an animation to hash; they are spread over its length."
     )
     max_decoded_pixels: Whole = Field(
-        default=512_000_000, ge=1, description="Most pixels to decode for one upload, all its frames together."
+        default=400_000_000,
+        ge=1,
+        description="Most pixels to decode for one upload: all frames on the way to the last hashed one.",
     )
     background: Annotated[str, Shown('a colour as "#rrggbb"')] = Field(
         default="#ffffff", pattern=r"^#[0-9a-fA-F]{6}$", description="The colour that lies under transparent pixels."
