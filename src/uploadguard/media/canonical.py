@@ -97,7 +97,7 @@ def flatten(samples: NDArray[np.uint8], background: tuple[int, int, int]) -> NDA
         total += total >> 8
         total >>= 8
         out[rows] = total
-    return out[:, :, 0] if out.shape[-1] == 1 else out
+    return out[:, :, 0] if planes.shape[-1] == 1 else out
 
 
 def _lay_over(

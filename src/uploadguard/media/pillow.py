@@ -19,6 +19,7 @@ from uploadguard.media.base import (
     Source,
     TooManyPixelsError,
     TruncatedError,
+    UnsupportedError,
 )
 from uploadguard.media.source import MemoryFile, WatchedSource, library_errors
 
@@ -126,8 +127,15 @@ def _open_avif(source: WatchedSource, options: DecodeOptions) -> Opened:
 def _open_tiff(source: WatchedSource, options: DecodeOptions) -> Opened:
     from uploadguard.media.pillow_plugins import TiffFile
 
+    if bytes(source.data[:4]) == b"MM\0+":
+        raise UnsupportedError("a BigTIFF of big-endian byte order, which Pillow does not read")
     frames_total = headers.tiff_page_count(source.data)
-    image = TiffFile(MemoryFile(source))  # type: ignore[arg-type]
+    try:
+        image = TiffFile(MemoryFile(source))  # type: ignore[arg-type]
+    except SyntaxError as error:
+        if "unknown pixel mode" not in str(error):
+            raise
+        raise UnsupportedError("a TIFF of a pixel format that Pillow does not read") from None
     check_size(*image.size, options)
     return Opened(image, *image.size, frames_total, image.orientation)
 

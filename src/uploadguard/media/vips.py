@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from uploadguard.media import headers
-from uploadguard.media.base import DecodeError, DecodeOptions, Picture, Pixels, Source
-from uploadguard.media.pillow import PILLOW_DECODERS, check_size
+from uploadguard.media.base import DecodeError, DecodeOptions, Picture, Pixels, Source, TruncatedError
+from uploadguard.media.pillow import DAMAGED, PILLOW_DECODERS, check_size
 from uploadguard.media.source import WatchedSource, library_errors
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def _load_vips() -> Any:
     """pyvips, set up for hostile input: unfuzzed loaders blocked, no operation cache, no threads of its own."""
     import pyvips
 
+    logging.getLogger("pyvips").setLevel(logging.ERROR)  # or each uploader of broken files writes to the host's log
     pyvips.block_untrusted_set(True)
     pyvips.cache_set_max(0)
     pyvips.concurrency_set(1)
@@ -69,22 +71,37 @@ class VipsPngPicture:
         """Decode the one frame; see :class:`uploadguard.media.base.Picture`."""
         for index in indices:
             try:
-                with library_errors(self._source, "libvips cannot decode this image/png"):
-                    array = self._decode()
+                array = self._decode(fail_on="error")
             except DecodeError:
-                yield from PILLOW_DECODERS[_PNG].open(self._source, _PNG, self._options).frames([index])
+                yield from self._try_again(index)
             else:
                 yield Pixels(array, self.width, self.height, frame=index)
 
-    def _decode(self) -> NDArray[np.uint8]:
+    def _try_again(self, index: int) -> Iterator[Pixels]:
+        """Pillow forgives other things than libvips; what neither reads whole is read as far as it goes."""
+        try:
+            yield from PILLOW_DECODERS[_PNG].open(self._source, _PNG, self._options).frames([index])
+        except TruncatedError:
+            raise
+        except DecodeError:
+            array = self._decode(fail_on="none")
+            if array.min() == array.max():
+                raise
+            raise TruncatedError(DAMAGED, Pixels(array, self.width, self.height, frame=index)) from None
+
+    def _decode(self, *, fail_on: str) -> NDArray[np.uint8]:
         """Strip by strip on this thread, so that a check in between stops it."""
+        with library_errors(self._source, "libvips cannot decode this image/png"):
+            return self._read_strips(fail_on)
+
+    def _read_strips(self, fail_on: str) -> NDArray[np.uint8]:
         import numpy as np
 
         from uploadguard.media.canonical import flatten, shaped
 
         self._source.check()
         vips = _load_vips()
-        image = vips.Image.pngload_buffer(self._source.data, access="sequential", fail_on="error")
+        image = vips.Image.pngload_buffer(self._source.data, access="sequential", fail_on=fail_on)
         if (image.width, image.height) != (self.width, self.height):
             raise DecodeError("libvips reads another size than the header has")
         wide = image.format == "ushort"
