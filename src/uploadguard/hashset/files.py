@@ -91,8 +91,8 @@ def atomic_file(path: Path, *, newer_than_ns: int = 0) -> Iterator[Output]:
         sync_directory(path.parent)
     except OSError as error:
         raise HashSetWriteError(
-            f"{path}: is in place, but the disk did not confirm it ({error.strerror or error}); it may not outlast a "
-            "power failure. Check the disk, and try again"
+            f"{path}: the disk did not confirm it ({error.strerror or error}), so it may not outlast a power failure. "
+            "Check the disk, and try again"
         ) from error
 
 

@@ -150,7 +150,7 @@ def write_segment(
     metadata = SegmentMetadata(
         list_name=list_name,
         role=role,
-        source=source,
+        source=source.encode(errors="replace").decode(),  # a file's name need not be valid text
         added_at=datetime.now(UTC).replace(microsecond=0),
         entries=count,
         signals={column.name: column.info for column in filled},
