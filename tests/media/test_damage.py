@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 import warnings
 from collections.abc import Iterator
 
@@ -183,6 +184,21 @@ def test_a_single_colour_bomb_takes_no_decoding() -> None:
     assert len(data) < 100_000
     with pytest.raises(TooManyPixelsError):
         open_picture(data)
+
+
+def run_length_bitmap(width: int, height: int) -> bytes:
+    """A bitmap of one colour per row, in run lengths."""
+    row = b"".join(bytes((min(255, width - x), 7)) for x in range(0, width, 255)) + b"\0\0"
+    body = row * height + b"\0\1"
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 0, 0, 256, 0)
+    palette = bytes(range(256)) * 4
+    return b"BM" + struct.pack("<IHHI", 1078 + len(body), 0, 0, 1078) + header + palette + body
+
+
+def test_run_length_bitmaps_have_a_lower_limit() -> None:
+    assert decode(run_length_bitmap(300, 20)).array[0, 0].tolist() == [30, 29, 28]
+    with pytest.raises(TooManyPixelsError, match="limit of 4,000,000"):
+        open_picture(run_length_bitmap(2001, 2000))
 
 
 def test_a_picture_over_pillows_own_limit_is_decoded_when_ours_allows_it() -> None:

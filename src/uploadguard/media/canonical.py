@@ -76,28 +76,24 @@ def flatten(samples: NDArray[np.uint8], background: tuple[int, int, int]) -> NDA
 
     Grey stays one plane where nothing but grey can come out of it.
     """
-    alpha = samples[:, :, -1]
     colours = samples.shape[2] - 1
-    if alpha.min() == 255:
+    if samples[:, :, -1].min() == 255:
         return samples[:, :, 0] if colours == 1 else samples[:, :, :3]
-    if colours == 1 and len(set(background)) == 1:
-        planes, under = samples[:, :, :1], np.array(background[:1], np.uint16)
-    elif colours == 1:
-        planes, under = np.broadcast_to(samples[:, :, :1], (*alpha.shape, 3)), np.array(background, np.uint16)
-    else:
-        planes, under = samples[:, :, :3], np.array(background, np.uint16)
-    out = np.empty(planes.shape, np.uint8)
+    planes = 1 if colours == 1 and len(set(background)) == 1 else 3
+    out = np.empty((*samples.shape[:2], planes), np.uint8)
     for top in range(0, len(samples), _STRIP_ROWS):
         rows = slice(top, top + _STRIP_ROWS)
-        weight = alpha[rows, :, None].astype(np.uint16)
-        total = planes[rows] * weight
-        total += under * (255 - weight)
-        # x / 255 to the nearest integer, without a division; exact for all x up to 255 * 255.
-        total += 128
-        total += total >> 8
-        total >>= 8
-        out[rows] = total
-    return out[:, :, 0] if planes.shape[-1] == 1 else out
+        alpha = samples[rows, :, -1].astype(np.uint16)
+        rest = 255 - alpha
+        for plane in range(planes):
+            total = samples[rows, :, min(plane, colours - 1)] * alpha
+            total += rest * np.uint16(background[plane])
+            # x / 255 to the nearest integer, without a division; exact for all x up to 255 * 255.
+            total += 128
+            total += total >> 8
+            total >>= 8
+            out[rows, :, plane] = total
+    return out[:, :, 0] if planes == 1 else out
 
 
 def _lay_over(

@@ -8,7 +8,7 @@ changed. Classes of our own stand in where Pillow's would rotate, parse EXIF on 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from uploadguard.media import headers
@@ -140,10 +140,17 @@ def _open_tiff(source: WatchedSource, options: DecodeOptions) -> Opened:
     return Opened(image, *image.size, frames_total, image.orientation)
 
 
+_BMP_RUN_LENGTH = frozenset({1, 2})
+_MAX_RUN_LENGTH_PIXELS = 4_000_000
+"""Pillow unpacks run lengths in Python: this many pixels can take five seconds."""
+
+
 def _open_bmp(source: WatchedSource, options: DecodeOptions) -> Opened:
     from PIL.BmpImagePlugin import BmpImageFile
 
     image = BmpImageFile(MemoryFile(source))  # type: ignore[arg-type]
+    if image.info.get("compression") in _BMP_RUN_LENGTH:
+        options = replace(options, max_pixels=min(options.max_pixels, _MAX_RUN_LENGTH_PIXELS))
     check_size(*image.size, options)
     return Opened(image, *image.size)
 
