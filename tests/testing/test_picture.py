@@ -14,6 +14,7 @@ from PIL import Image
 from tests.conftest import PHOTOS, rgb
 from uploadguard.lists import BUILTIN_READERS, ListEntry, ReadOptions
 from uploadguard.media.base import Pixels
+from uploadguard.signals.base import SignalType
 from uploadguard.signals.digests import DIGESTS
 from uploadguard.signals.pdq import Pdq
 from uploadguard.testing import picture, testlist
@@ -85,7 +86,8 @@ def test_the_csv_file_says_the_same_as_the_code() -> None:
 def test_the_csv_file_reads_as_the_same_entry() -> None:
     data = testlist.list_bytes()
     reader = max(BUILTIN_READERS, key=lambda reader: reader.probe(data, "uploadguard-test.csv"))
-    options = ReadOptions({signal.name: signal for signal in (*DIGESTS, Pdq())})
+    signals: list[SignalType] = [*DIGESTS, Pdq()]
+    options = ReadOptions({signal.name: signal for signal in signals})
     assert reader.name == "csv"
     (read,) = list(reader.read(io.BytesIO(data), options))
     (built_in,) = testlist.entries()

@@ -79,7 +79,7 @@ def noise(width: int, height: int, seed: int, *, cells: int = 3, octaves: int = 
 
 
 def layer(canvas: Plane, cover: Plane, colour: Plane | tuple[float, float, float]) -> None:
-    """Paint ``colour``, shape (3,) or (h, w, 3), over ``canvas``, (h, w, 3), where ``cover``, (h, w), is 1; all 0 to 1."""
+    """Paint ``colour``, (3,) or (h, w, 3), over ``canvas``, (h, w, 3), where ``cover``, (h, w), is 1; all 0 to 1."""
     import numpy as np
 
     opacity = cover[:, :, None]
