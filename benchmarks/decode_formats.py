@@ -1,7 +1,7 @@
 """Which library decodes which format faster, on one thread, and whether the pixels agree. Prints a table.
 
-Run: ``python -m benchmarks.decode_formats [DIR] [--rounds N]``: about 8 megapixels of each format, best of N rounds. The
-last column is uploadguard's own decoder, to luma where the format can.
+Run: ``python -m benchmarks.decode_formats [DIR] [--rounds N]``: about 8 megapixels of each format, best of N rounds.
+The last column is uploadguard's own decoder, to luma where the format can.
 """
 
 from __future__ import annotations
