@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -14,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 from tests.hashset.made_up import TYPES, entries, holds
+from uploadguard._native import _kernel
 from uploadguard.hashset import HashSet, files
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -110,3 +112,17 @@ def read_until_told(pipe: Connection, directory: Path) -> None:
         loaded += 1
     assert holds(kept, "1-0"), "a generation that was replaced long ago goes on"
     pipe.send(loaded)
+
+
+def scan_out_of_memory(pipe: Connection) -> None:
+    """Look for more hits than there is memory for, then for a few; sends what came of both."""
+    codes = bytes(8 * 1_000_000)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit_bytes = pages * resource.getpagesize() + 100_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+    try:
+        _kernel.hamming_scan(codes, 8, bytes(8 * 64), 0)
+        outcome = "it fitted"
+    except MemoryError:
+        outcome = "MemoryError"
+    pipe.send((outcome, len(_kernel.hamming_scan(codes[:80], 8, bytes(8), 0))))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.hashset import children
 from tests.hashset.made_up import distances_bits
 from uploadguard._native import _kernel
 
@@ -84,6 +85,13 @@ def test_codes_of_any_alignment_are_read_in_place() -> None:
 def test_more_hits_than_fit_any_first_guess_all_come_back() -> None:
     codes = np.zeros((100_000, 8), np.uint8)
     assert len(_kernel.hamming_scan(codes, 8, bytes(8 * 5), 0)) == 12 * 5 * 100_000
+
+
+def test_more_hits_than_memory_are_a_memory_error() -> None:
+    process, pipe = children.start(children.scan_out_of_memory)
+    assert pipe.recv() == ("MemoryError", 10 * 12)
+    process.join()
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ class Segment:
     """An open segment. Immutable and safe to share between threads; its map lives until its last user is gone.
 
     Whatever the file holds, reading it gives answers or a :class:`~uploadguard.errors.SegmentError`.
+    The one thing that a map cannot bear is a file that shrinks under it; segments are never written in place.
     """
 
     __slots__ = ("_buffer", "_entries_json", "_entry_offsets", "_indexes", "_sections", "_verified", "metadata", "path")
