@@ -36,8 +36,8 @@ DAMAGED = "the file is damaged inside"
 class Opened:
     """A Pillow image with its header read, and what Pillow does not tell of it.
 
-    ``width`` and ``height`` are the stored size, before any scaling by ``scale``. ``sample_bits`` and ``inverted`` are
-    as in :func:`uploadguard.media.canonical.from_pillow`; ``whole`` is False where the header shows a cut-off file.
+    ``width`` and ``height`` are the stored size, before any scaling by ``scale``. ``whole`` is False where the header
+    shows a cut-off file.
     """
 
     image: ImageFile
