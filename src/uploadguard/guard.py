@@ -17,17 +17,15 @@ from typing import Any, Self
 
 from uploadguard.check import CheckRunner, Timings
 from uploadguard.config import Settings
-from uploadguard.errors import ConfigError, NotReadyError, PluginError
+from uploadguard.errors import NotReadyError, PluginError
+from uploadguard.hashing import decode_options, media_limits
 from uploadguard.hashset import Generation, Segment, build_segment
-from uploadguard.media.base import DecodeOptions
-from uploadguard.media.inspect import Limits
 from uploadguard.models import Context, Decision
 from uploadguard.plugins import Plugins
 from uploadguard.policy import SignalDefaults
 from uploadguard.serving import Served, Serving
 from uploadguard.signals.base import DigestSignal, PixelSignal, SignalType, lookup_kinds
 from uploadguard.signals.digests import DIGESTS
-from uploadguard.signals.imagehashes import ImageHashSignal
 from uploadguard.signals.pdq import Pdq
 from uploadguard.testing import testlist
 from uploadguard.uploads import Data, UploadBuffer, read_upload
@@ -65,7 +63,7 @@ class Guard:
     def __init__(self, settings: Settings, *, plugins: Mapping[str, object] | None = None) -> None:
         self._settings = settings
         self._plugins = Plugins(settings, tuple((plugins or {}).items()))
-        signals = _enabled(settings, self._plugins.signal_types)
+        signals = self._plugins.enabled_signals()
         digest_signals = [signal for signal in signals if isinstance(signal, DigestSignal)]
         pixel_signals = [signal for signal in signals if isinstance(signal, PixelSignal)]
         self._policy = settings.decision_policy(
@@ -78,21 +76,12 @@ class Guard:
         )
         self._fail_open = self._policy.fail_open()
         self._pools = _Pools(settings)
-        media = settings.media
         self._runner = CheckRunner(
             digest_signals=digest_signals,
             pixel_signals=pixel_signals,
             decoders=self._plugins.decoders,
-            options=DecodeOptions(
-                pixels="rgb" if any(signal.pixels == "rgb" for signal in pixel_signals) else "luma",
-                jpeg_scale=settings.signals.pdq.jpeg_scale,
-                background=media.background_rgb,
-            ),
-            media_limits=Limits(
-                max_pixels=media.max_pixels,
-                max_frames_hashed=media.max_frames_hashed,
-                max_decoded_pixels=media.max_decoded_pixels,
-            ),
+            options=decode_options(settings),
+            media_limits=media_limits(settings),
             policy=self._policy,
             plugins=self._plugins,
             digest_pool=self._pools.digests,
@@ -111,6 +100,9 @@ class Guard:
         )
         if self._fail_open:
             log.warning("fail-open settings let uploads through uninspected: %s", ", ".join(self._fail_open))
+        unknown = self._policy.list_names() - {info.name for info in self._serving.current().generation.lists}
+        if unknown:
+            log.warning("policy rules name %d list(s) that the hash set does not hold", len(unknown))
         if not self.ready:
             log.warning("the hash set is empty: every check will raise until a list is imported")
         for _, answer in self._plugins.call_each("uploadguard_startup", guard=self):
@@ -378,18 +370,3 @@ def _test_segment() -> Segment:
     """The built-in test list, compiled in memory."""
     data = build_segment(testlist.entries(), lookup_kinds((*DIGESTS, Pdq())), list_name=testlist.TEST_LIST_NAME)
     return Segment.from_buffer(data)
-
-
-def _enabled(settings: Settings, registered: Mapping[str, SignalType]) -> list[SignalType]:
-    """The signal types that the configuration enables, in its order."""
-    unknown = [name for name in settings.signals.enabled if name not in registered]
-    if unknown:
-        raise ConfigError(
-            f"signals.enabled: no signal type named {unknown[0]!r}; registered are {', '.join(sorted(registered))}",
-            path=settings.path,
-        )
-    signals = [registered[name] for name in settings.signals.enabled]
-    for signal in signals:
-        if isinstance(signal, ImageHashSignal):
-            signal.require_package()
-    return signals

@@ -69,6 +69,7 @@ class Plugins:
     """
 
     def __init__(self, settings: Settings, extra: Sequence[tuple[str, object]] = ()) -> None:
+        self._settings = settings
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._register("builtin", Builtins(settings))
@@ -90,6 +91,24 @@ class Plugins:
     def names(self) -> tuple[str, ...]:
         """The loaded plugins, without the built-in one."""
         return tuple(name for name, _ in self._manager.list_name_plugin() if name != "builtin")
+
+    def enabled_signals(self) -> list[SignalType]:
+        """The signal types that the configuration enables, in its order.
+
+        Raises :class:`~uploadguard.errors.ConfigError` for one that is not registered or whose package is missing.
+        """
+        enabled = self._settings.signals.enabled
+        if unknown := [name for name in enabled if name not in self.signal_types]:
+            raise ConfigError(
+                f"signals.enabled: no signal type named {unknown[0]!r}; "
+                f"registered are {', '.join(sorted(self.signal_types))}",
+                path=self._settings.path,
+            )
+        signals = [self.signal_types[name] for name in enabled]
+        for signal in signals:
+            if isinstance(signal, ImageHashSignal):
+                signal.require_package()
+        return signals
 
     def has(self, hook: str) -> bool:
         """Whether any plugin implements the hook: lets the check path skip those that none does."""

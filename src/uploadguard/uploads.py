@@ -81,7 +81,7 @@ def read_upload(data: Data, digest: MultiDigest, limit_bytes: int) -> Upload:
         return Upload(len(view), None, digest, digested=True)
     if isinstance(data, (str, os.PathLike)):
         path = Path(data)
-        with _read_errors(path), path.open("rb", buffering=0) as file:
+        with _read_errors(path), open(path, "rb", buffering=0, opener=_open_without_waiting) as file:  # noqa: PTH123
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise MediaReadError("not a regular file", path=path)
             return _read_file(file, digest, limit_bytes)
@@ -94,6 +94,11 @@ def read_upload(data: Data, digest: MultiDigest, limit_bytes: int) -> Upload:
         finally:
             if start is not None:
                 data.seek(start)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a named pipe would wait for somebody to write to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _read_file(file: BinaryIO | io.FileIO, digest: MultiDigest, limit_bytes: int) -> Upload:
