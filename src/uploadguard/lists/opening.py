@@ -5,9 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from uploadguard.errors import ListFormatError
 from uploadguard.lists.base import ListReader
@@ -26,17 +26,23 @@ _RATIO_FREE_BYTES = 1 << 24
 _BLOCK_BYTES = 1 << 16
 
 
-def open_list(path: str | Path, *, max_unpack_ratio: int = MAX_UNPACK_RATIO) -> io.BufferedReader:
+def open_list(
+    source: str | Path | BinaryIO,
+    *,
+    max_unpack_ratio: int = MAX_UNPACK_RATIO,
+    on_read: Callable[[int], None] | None = None,
+) -> io.BufferedReader:
     """Open a list file to read; one whose content is gzip is unpacked on the way.
 
-    ``peek(HEAD_BYTES)`` gives the head for :func:`choose_reader`. Raises
-    :class:`~uploadguard.errors.ListFormatError` with the path for a directory and for a file that is missing or cannot
-    be opened; reads raise it too, where the gzip data is damaged or unpacks to more than ``max_unpack_ratio`` times its
-    size.
+    ``source`` is a path, or a binary file object, which is read from where it stands and stays open. ``on_read`` is
+    told how many bytes were read so far, packed ones where they are. ``peek(HEAD_BYTES)`` gives the head for
+    :func:`choose_reader`. Raises :class:`~uploadguard.errors.ListFormatError` with the path for a directory and for a
+    file that is missing or cannot be opened; reads raise it too, where the gzip data is damaged or unpacks to more
+    than ``max_unpack_ratio`` times its size.
     """
-    path = Path(path)
+    path = Path(source) if isinstance(source, str | Path) else None
     try:
-        packed: io.BufferedReader = io.BufferedReader(path.open("rb", buffering=0), HEAD_BYTES)
+        file = path.open("rb", buffering=0) if path is not None else source
     except IsADirectoryError:
         raise ListFormatError("is a directory, not a list file", path=path) from None
     except FileNotFoundError:
@@ -44,6 +50,7 @@ def open_list(path: str | Path, *, max_unpack_ratio: int = MAX_UNPACK_RATIO) -> 
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
         raise ListFormatError(f"cannot be opened: {reason}", path=path) from None
+    packed = io.BufferedReader(_Counted(cast(BinaryIO, file), on_read, owned=path is not None), HEAD_BYTES)
     try:
         if not packed.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC):
             return packed
@@ -73,10 +80,44 @@ def choose_reader(readers: Sequence[ListReader], head: bytes, filename: str, nam
     return readers[sureness.index(best)]
 
 
+class _Counted(io.RawIOBase):
+    """A file that says how far it was read. Fills buffers whole, so that a pipe's first block is a whole head."""
+
+    def __init__(self, file: BinaryIO, on_read: Callable[[int], None] | None, *, owned: bool) -> None:
+        self._file = file
+        self._on_read = on_read
+        self._owned = owned
+        self._read_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill the buffer as far as the file reaches."""
+        view = memoryview(buffer).cast("B")
+        filled = 0
+        while filled < len(view) and (block := self._file.read(len(view) - filled)):
+            view[filled : filled + len(block)] = block
+            filled += len(block)
+        self._read_bytes += filled
+        if self._on_read is not None:
+            self._on_read(self._read_bytes)
+        return filled
+
+    def tell(self) -> int:
+        """How much was read."""
+        return self._read_bytes
+
+    def close(self) -> None:
+        if self._owned and not self.closed:
+            self._file.close()
+        super().close()
+
+
 class _Unpacked(io.RawIOBase):
     """The content of a gzip file, as far as its size is in proportion."""
 
-    def __init__(self, packed: BinaryIO, path: Path, max_ratio: int) -> None:
+    def __init__(self, packed: BinaryIO, path: Path | None, max_ratio: int) -> None:
         self._packed = packed
         self._path = path
         self._max_ratio = max_ratio

@@ -1,0 +1,173 @@
+"""Importing a list file into the hash set: opening, choosing the reader, counting what is bad, compiling."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, Protocol
+
+from uploadguard.errors import ListFormatError
+from uploadguard.hashset import HashSet, ListInfo
+from uploadguard.hashset.metadata import Role
+from uploadguard.lists import HEAD_BYTES, BadLine, ListEntry, ReadOptions, choose_reader, open_list
+from uploadguard.plugins import Plugins
+from uploadguard.signals.base import lookup_kinds
+
+__all__ = ["ImportWatcher", "ListImport", "import_list"]
+
+
+@dataclass(frozen=True, slots=True)
+class ListImport:
+    """What an import did.
+
+    ``info`` is the list as it stands now; ``entries`` and ``hashes``, by signal type, count what this import brought.
+    ``ignored`` counts hashes of signal types that are not registered, by the reason that names them.
+    """
+
+    info: ListInfo
+    format: str
+    generation: int
+    entries: int
+    hashes: Mapping[str, int]
+    bad_lines: int
+    ignored: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The import as JSON types."""
+        return {
+            "list": self.info.name,
+            "role": self.info.role,
+            "format": self.format,
+            "generation": self.generation,
+            "entries": self.entries,
+            "hashes": dict(self.hashes),
+            "bad_lines": self.bad_lines,
+            "ignored_hashes": dict(self.ignored),
+            "entries_total": self.info.entries,
+            "hashes_total": dict(self.info.hashes),
+        }
+
+
+class ImportWatcher(Protocol):
+    """Is told how an import goes."""
+
+    def bad_line(self, bad: BadLine) -> None:
+        """A line, or a hash in it, was left out."""
+
+    def bytes_read(self, count: int) -> None:
+        """So many bytes of the file were read so far."""
+
+    def compiling(self) -> None:
+        """The file was read to its end; its indexes are built now."""
+
+
+class _Nobody:
+    """An :class:`ImportWatcher` that does nothing."""
+
+    def bad_line(self, bad: BadLine) -> None: ...
+
+    def bytes_read(self, count: int) -> None: ...
+
+    def compiling(self) -> None: ...
+
+
+class _Reading:
+    """Passes on a reader's entries, and counts."""
+
+    def __init__(self, items: Iterable[ListEntry | BadLine], path: Path | None, watcher: ImportWatcher, strict: bool):
+        self._items = items
+        self._path = path
+        self._watcher = watcher
+        self._strict = strict
+        self.entries = 0
+        self.bad_lines = 0
+        self.hashes: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[ListEntry]:
+        for item in self._items:
+            if isinstance(item, ListEntry):
+                self.entries += 1
+                for name, _ in item.hashes:
+                    self.hashes[name] += 1
+                yield item
+            elif item.ignored:
+                self.ignored[item.reason] += 1
+            else:
+                self.bad_lines += 1
+                self._watcher.bad_line(item)
+                if self._strict:
+                    raise ListFormatError(
+                        f"{item.reason}; nothing was imported, as the import is strict",
+                        path=self._path,
+                        line=item.line,
+                    )
+        self._watcher.compiling()
+
+
+def import_list(
+    hashset: HashSet,
+    name: str,
+    source: Path | BinaryIO,
+    plugins: Plugins,
+    *,
+    format_name: str | None = None,
+    signal_type: str | None = None,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    delimiter: str | None = None,
+    role: Role = "deny",
+    replace: bool = False,
+    append: bool = False,
+    strict: bool = False,
+    watcher: ImportWatcher | None = None,
+) -> ListImport:
+    """Import a file, or a binary file object from where it stands, as the list ``name``.
+
+    ``format_name`` names the reader; without it the file's head decides. ``strict``: a bad line stops the import.
+    The other options are those of :class:`~uploadguard.lists.ReadOptions` and
+    :meth:`~uploadguard.hashset.HashSet.add_list`. Raises :class:`~uploadguard.errors.ListError` and
+    :class:`~uploadguard.errors.HashSetError` of all kinds; the hash set is then unchanged.
+    """
+    watcher = watcher if watcher is not None else _Nobody()
+    path = source if isinstance(source, Path) else None
+    shown = os.fsencode(path.name).decode(errors="replace") if path is not None else "standard input"
+    options = ReadOptions(
+        signal_types=plugins.signal_types, signal_type=signal_type, columns=columns, delimiter=delimiter
+    )
+    with _naming(path), closing(open_list(source, on_read=watcher.bytes_read)) as stream:
+        reader = choose_reader(tuple(plugins.list_readers.values()), stream.peek(HEAD_BYTES), shown, format_name)
+        reading = _Reading(reader.read(stream, options), path, watcher, strict)
+        info = hashset.add_list(
+            name,
+            reading,
+            lookup_kinds(plugins.signal_types.values()),
+            role=role,
+            source=shown,
+            replace=replace,
+            append=append,
+        )
+    return ListImport(
+        info=info,
+        format=reader.name,
+        generation=hashset.generation,
+        entries=reading.entries,
+        hashes=dict(reading.hashes),
+        bad_lines=reading.bad_lines,
+        ignored=dict(reading.ignored),
+    )
+
+
+@contextmanager
+def _naming(path: Path | None) -> Iterator[None]:
+    """Put the file's name into what a reader says of it."""
+    try:
+        yield
+    except ListFormatError as error:
+        if path is None or error.path is not None:
+            raise
+        raise ListFormatError(error.reason, path=path, line=error.line) from error
