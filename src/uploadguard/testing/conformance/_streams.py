@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 __all__ = ["EndlessFile", "FailingFile", "ShortReads"]
 
-_GIVE_UP_BYTES = 64 << 20
+_GIVE_UP_BYTES = 16 << 20
 
 
 class EndlessFile(io.RawIOBase):

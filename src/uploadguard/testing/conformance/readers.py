@@ -27,7 +27,7 @@ __all__ = ["ListReaderConformance", "SampleEntry"]
 _HEAD_BYTES = 1 << 16
 _ENTRIES = 40
 _NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
-_MAX_READ_AHEAD_BYTES = 8 << 20
+_MAX_READ_AHEAD_BYTES = 4 << 20
 _MAX_GROWTH_BYTES = 256 << 10
 _WINDOW_ENTRIES = 8_000
 _OVER_LONG_BYTES = 8 << 20
@@ -195,11 +195,11 @@ class ListReaderConformance:
         stream = EndlessFile(self.header, self.separator, lambda index: self.entry(index).text)
         items = self.make().read(io.BufferedReader(stream), self.options())
         entries = (item for item in items if isinstance(item, ListEntry))
+        for _ in itertools.islice(entries, 10):
+            read_ahead = stream.bytes_read
+            require(read_ahead <= _MAX_READ_AHEAD_BYTES, f"{read_ahead} bytes read before the tenth entry")
         tracemalloc.start()
         try:
-            for _ in itertools.islice(entries, 10):
-                read_ahead = stream.bytes_read
-                require(read_ahead <= _MAX_READ_AHEAD_BYTES, f"{read_ahead} bytes read before the tenth entry")
             deque(itertools.islice(entries, _WINDOW_ENTRIES), maxlen=0)
             before = _trough_bytes(entries)
             growth = _trough_bytes(entries) - before
@@ -267,7 +267,11 @@ class ListReaderConformance:
         return self.options().signal_types[name].format(value)
 
     def _probe(self, head: bytes, filename: str) -> int:
-        sure = self.make().probe(head, filename)
+        try:
+            sure = self.make().probe(head, filename)
+        except Exception as error:
+            message = f"probe raises {type(error).__name__} for a head of {len(head)} bytes"
+            raise AssertionError(message) from error
         require(type(sure) is int and 0 <= sure <= 100, f"probe gives {sure!r}, not an int of 0 to 100")
         return sure
 
