@@ -106,14 +106,13 @@ def read_lines(stream: Readable) -> Iterator[tuple[int, str] | BadLine]:
                 number += whole.count(b"\n") + 1
         if skipping:
             rest = rest[-1:] if rest.endswith(b"\r") else b""
-        elif len(rest) > MAX_LINE_BYTES:
+        elif len(rest.removesuffix(b"\r")) > MAX_LINE_BYTES:
             number += 1
             yield _over_long(number)
             rest = rest[-1:] if rest.endswith(b"\r") else b""
             skipping = True
-    rest = rest.removesuffix(b"\r")
     if rest and not skipping:
-        yield from _decode(number, rest)
+        yield from _decode(number, rest.removesuffix(b"\r"))
 
 
 def utf8_head(head: bytes) -> bytes:

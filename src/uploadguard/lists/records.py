@@ -19,7 +19,7 @@ _MAX_RECORD_CHARS = 1 << 17  # csv's own limit for a cell
 
 
 class Records:
-    """Iterates over ``(number of the first line, cells)`` and bad lines; skips blank lines.
+    """Iterates over ``(number of the first line, cells)`` and bad lines; skips blank ones.
 
     Cells are as in RFC 4180: in double quotes where they hold the delimiter, quotes (doubled) or line ends. A quote
     inside a cell that is not quoted stands for itself. ``width``, once set, is the number of cells of every record,
@@ -47,6 +47,8 @@ class Records:
             cells = self._quoted(number, text) if '"' in text else text.split(delimiter)
             if isinstance(cells, BadLine):
                 yield cells
+                continue
+            if not any(cells):  # as spreadsheets write blank rows
                 continue
             if self.width is not None and len(cells) != self.width:
                 if any(cells[self.width :]) or len(cells) < self.width:

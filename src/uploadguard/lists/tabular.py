@@ -96,13 +96,13 @@ def first_record(
 
     Raises :class:`~uploadguard.errors.ListFormatError` if there is no header, or it is damaged.
     """
-    item = next(lines, None)
-    if item is None:
+    preview = list(itertools.islice(lines, 1))
+    if delimiter is None and preview and not isinstance(preview[0], BadLine):
+        delimiter = sniff_delimiter(preview[0][1], builder, options.columns)
+    records = Records(itertools.chain(preview, lines), delimiter or DELIMITERS[0])
+    first = next(iter(records), None)
+    if first is None:
         raise ListFormatError("no header: the file is empty", line=1)
-    if not isinstance(item, BadLine):
-        delimiter = delimiter or sniff_delimiter(item[1], builder, options.columns)
-    records = Records(itertools.chain([item], lines), delimiter or DELIMITERS[0])
-    first = next(iter(records))
     if isinstance(first, BadLine):
         raise ListFormatError(f"the header cannot be read: {first.reason}", line=first.line)
     number, header = first

@@ -1,0 +1,1 @@
+"""Tests of the list readers. Every hash in them is made up."""
