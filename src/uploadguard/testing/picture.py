@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from uploadguard.testing._drawing import Plane
 
-__all__ = ["VARIANTS", "draw_picture", "picture_bytes", "unrelated_picture", "variant_bytes"]
+__all__ = ["VARIANTS", "changed_bytes", "draw_picture", "picture_bytes", "unrelated_picture", "variant_bytes"]
 
 VARIANTS: Mapping[str, str] = MappingProxyType(
     {
@@ -55,13 +55,19 @@ def variant_bytes(name: str) -> bytes:
     """
     from PIL import Image
 
+    return changed_bytes(Image.open(io.BytesIO(picture_bytes()), formats=["JPEG"]), name)
+
+
+def changed_bytes(image: Image.Image, name: str) -> bytes:
+    """A picture changed so; ``image`` is of a mode that JPEG takes. Raises ``ValueError``."""
+    from PIL import Image
+
     if name not in VARIANTS:
         raise ValueError(f"no such variant: {name!r}; choose {', '.join(VARIANTS)}")
-    image = Image.open(io.BytesIO(picture_bytes()), formats=["JPEG"])
     if name == "recompressed":
         return encode(image, quality=40)
     if name == "resized":
-        half = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+        half = image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.LANCZOS)
         return encode(half, quality=85)
     if name == "mirrored":
         return encode(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), quality=85)

@@ -1,0 +1,5 @@
+"""``python -m uploadguard``."""
+
+from uploadguard.cli import main
+
+main()

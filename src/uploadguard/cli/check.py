@@ -1,0 +1,126 @@
+"""``uploadguard check``: verdicts on files, as an upload of them would get."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from uploadguard.cli.exits import EXIT_HELP, Exit, highest, of_verdict
+from uploadguard.cli.hash import check_names
+from uploadguard.cli.output import (
+    STDIN,
+    echo,
+    file_fields,
+    new_table,
+    print_json,
+    print_table,
+    report_error,
+    report_warning,
+    verdict_style,
+)
+from uploadguard.cli.state import State
+
+if TYPE_CHECKING:
+    from uploadguard.models import Decision
+
+__all__ = ["best_match", "check"]
+
+
+@click.command(epilog=EXIT_HELP)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--hashset",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The hash set to check against, in place of the configured one; with it no configuration is needed.",
+)
+@click.option("--tenant", metavar="NAME", help="Decide by this tenant's rules.")
+@click.option("--explain", is_flag=True, help="Say for each file why, with lists and entries.")
+@click.option("--show-hashes", is_flag=True, help="Print the hashes too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.pass_obj
+def check(
+    state: State,
+    files: tuple[str, ...],
+    hashset: Path | None,
+    tenant: str | None,
+    explain: bool,
+    show_hashes: bool,
+    as_json: bool,
+) -> Exit:
+    """Check files as if they were uploaded; - is standard input."""
+    check_names(files)
+    from uploadguard.errors import MediaReadError
+    from uploadguard.guard import Guard
+    from uploadguard.models import Context
+
+    overrides: dict[str, Any] = {} if hashset is None else {"hashset": {"path": hashset}}
+    settings = state.load_settings(required=hashset is None, **overrides)
+    if tenant is not None and tenant not in settings.tenants:
+        report_warning(f"the configuration has no tenant {tenant!r}: the rules for all apply")
+    codes: set[Exit] = set()
+    rows: list[tuple[str, ...]] = []
+    with Guard(settings) as guard:
+        try:
+            for name in files:
+                context = Context(filename=name if name != STDIN else None, tenant=tenant)
+                try:
+                    decision = guard.check(name if name != STDIN else sys.stdin.buffer, context=context)
+                except MediaReadError as error:
+                    report_error(str(error))
+                    if as_json:
+                        print_json({**file_fields(name), "error": error.reason})
+                    else:
+                        rows.append((name, "error", error.reason, "", ""))
+                    codes.add(Exit.ERROR)
+                    continue
+                codes.add(of_verdict(decision.verdict))
+                if as_json:
+                    record = {**file_fields(name), **decision.to_dict(include_hashes=show_hashes)}
+                    if explain:
+                        record["explanation"] = guard.explain(decision)
+                    print_json(record)
+                    continue
+                rows.append(_row(name, decision))
+                if explain:
+                    echo(f"{name}\n{guard.explain(decision)}")
+                if show_hashes:
+                    _print_hashes(name, decision, with_name=not explain)
+        finally:
+            if rows:
+                _print_rows(rows, after_text=explain or show_hashes)
+    return highest(codes)
+
+
+def best_match(decision: Decision) -> str:
+    """The weightiest match in a few words."""
+    if not decision.matches:
+        return ""
+    match = decision.matches[0]
+    how = match.signal_type if match.exact else f"{match.signal_type} {match.distance_bits} bits"
+    variant = f" {match.variant}" if match.variant != "original" else ""
+    return f"{match.list_name}: {how}{variant}"
+
+
+def _row(name: str, decision: Decision) -> tuple[str, ...]:
+    total_ms = f"{decision.timings_ms['total']:.1f}"
+    return (name, decision.verdict.label, ", ".join(decision.reasons), best_match(decision), total_ms)
+
+
+def _print_rows(rows: list[tuple[str, ...]], *, after_text: bool) -> None:
+    if after_text:
+        echo()
+    table = new_table("File", "Verdict", "Reasons", "Match", "ms", right=["ms"], fold=["File", "Reasons", "Match"])
+    print_table(table, rows, {1: {**verdict_style(), "error": "bold red"}})
+
+
+def _print_hashes(name: str, decision: Decision, *, with_name: bool) -> None:
+    lines = [name] if with_name else []
+    for item in decision.hashes:
+        if item.variant == "original":
+            where = f" (frame {item.frame})" if item.frame else ""
+            lines.append(f"  {item.signal_type:<7} {item.value.hex()}{where}")
+    echo("\n".join(lines))

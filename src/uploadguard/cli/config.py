@@ -1,0 +1,138 @@
+"""``uploadguard config``: whether a deployment is in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from uploadguard.cli.exits import Exit
+from uploadguard.cli.output import hash_counts, new_table, print_json, print_table, report_error, report_warning
+from uploadguard.cli.state import State
+
+if TYPE_CHECKING:
+    from uploadguard.config import Settings
+    from uploadguard.hashset import Generation
+
+__all__ = ["config"]
+
+
+@dataclass(slots=True)
+class _Findings:
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    plugins: tuple[str, ...] = ()
+    signals: tuple[str, ...] = ()
+    fail_open: tuple[str, ...] = ()
+    generation: Generation | None = None
+    ready: bool = False
+
+
+@click.group()
+def config() -> None:
+    """Look after the configuration."""
+
+
+@config.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def check(state: State, as_json: bool) -> Exit:
+    """Load the configuration, its plugins and the hash set, and say what is there and what is wrong.
+
+    Ends with 1 if anything is wrong, or if there is nothing to check uploads against.
+    """
+    from uploadguard.errors import ConfigError
+
+    settings: Settings | None = None
+    findings = _Findings()
+    try:
+        settings = state.load_settings()
+    except ConfigError as error:
+        findings.problems += str(error).split("\n")
+    else:
+        _look(settings, findings)
+    if as_json:
+        print_json(_record(settings, findings))
+    else:
+        if settings is not None:
+            print_table(new_table("Part", "Loaded", fold=["Loaded"]), _rows(settings, findings))
+        for warning in findings.warnings:
+            report_warning(warning)
+        for problem in findings.problems:
+            report_error(problem)
+    return Exit.OK if findings.ready and not findings.problems else Exit.ERROR
+
+
+def _look(settings: Settings, findings: _Findings) -> None:
+    """Load each part by itself, so that one that is wrong does not hide what is wrong with the next."""
+    from uploadguard.errors import UploadguardError
+    from uploadguard.guard import Guard
+    from uploadguard.hashset import HashSet
+    from uploadguard.plugins import Plugins
+
+    try:
+        plugins = Plugins(settings)
+        findings.plugins = plugins.names
+        findings.signals = tuple(signal.name for signal in plugins.enabled_signals())
+    except UploadguardError as error:
+        findings.problems += str(error).split("\n")
+    try:
+        findings.generation = HashSet.open(settings.hashset.path).load(verify=True)
+    except UploadguardError as error:
+        findings.problems.append(str(error))
+    if findings.problems:
+        return
+    try:
+        with Guard(settings) as guard:
+            status = guard.status()
+    except UploadguardError as error:
+        findings.problems += str(error).split("\n")
+        return
+    findings.ready, findings.fail_open = status.ready, status.fail_open
+    if not status.ready:
+        findings.problems.append("the hash set is empty: `uploadguard lists add NAME FILE` imports a list")
+    held = {info.name for info in findings.generation.lists} if findings.generation is not None else set()
+    for name in sorted(_named_lists(settings) - held):
+        findings.warnings.append(f"a rule names the list {name!r}, which the hash set does not hold")
+
+
+def _named_lists(settings: Settings) -> set[str]:
+    scopes = [settings.policy, *(tenant.policy for tenant in settings.tenants.values())]
+    return {name for scope in scopes for name in scope.lists}
+
+
+def _rows(settings: Settings, findings: _Findings) -> Iterator[tuple[str, str]]:
+    yield "configuration", str(settings.path) if settings.path is not None else "the environment alone"
+    yield "plugins", ", ".join(findings.plugins) or "none"
+    yield "signal types", ", ".join(findings.signals) or "none"
+    yield "hash set", str(settings.hashset.path)
+    if findings.generation is not None:
+        yield "generation", str(findings.generation.number)
+        for info in findings.generation.lists:
+            role = " (allow)" if info.role == "allow" else ""
+            yield "list", f"{info.name}{role}: {info.entries:,} entries; {hash_counts(info.hashes)}"
+    if settings.tenants:
+        yield "tenants", ", ".join(settings.tenants)
+    yield "fail open", ", ".join(findings.fail_open) or "nothing"
+    yield "ready", "yes" if findings.ready else "no"
+
+
+def _record(settings: Settings | None, findings: _Findings) -> dict[str, object]:
+    generation = findings.generation
+    return {
+        "ready": findings.ready,
+        "problems": findings.problems,
+        "warnings": findings.warnings,
+        "config": str(settings.path) if settings is not None and settings.path is not None else None,
+        "plugins": list(findings.plugins),
+        "signal_types": list(findings.signals),
+        "hashset": str(settings.hashset.path) if settings is not None else None,
+        "generation": generation.number if generation is not None else None,
+        "lists": [
+            {"name": info.name, "role": info.role, "entries": info.entries, "hashes": dict(info.hashes)}
+            for info in (generation.lists if generation is not None else ())
+        ],
+        "fail_open": list(findings.fail_open),
+    }

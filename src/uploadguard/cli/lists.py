@@ -1,0 +1,246 @@
+"""``uploadguard lists``: the lists of the hash set."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from uploadguard.cli.exits import Exit
+from uploadguard.cli.output import (
+    STDIN,
+    echo,
+    file_fields,
+    hash_counts,
+    new_table,
+    print_json,
+    print_table,
+    report_error,
+    report_warning,
+    size_text,
+)
+from uploadguard.cli.progress import ImportProgress
+from uploadguard.cli.state import State
+
+if TYPE_CHECKING:
+    from uploadguard.hashset import HashSet
+    from uploadguard.importing import ListImport
+
+__all__ = ["lists"]
+
+
+@click.group()
+def lists() -> None:
+    """Import, show and remove hash lists."""
+
+
+def _columns(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    mapping: dict[str, str] = {}
+    for value in values:
+        key, equals, column = value.partition("=")
+        if not (key and equals and column):
+            raise click.BadParameter("give KEY=COLUMN, as in md5=Hash or sha1=3")
+        if key in mapping:
+            raise click.BadParameter("the same KEY stands there twice")
+        mapping[key] = column
+    return mapping
+
+
+@lists.command()
+@click.argument("name")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--format", "format_name", metavar="NAME", help="txt, csv, jsonl, vics, icse, or a plugin's.")
+@click.option("--signal-type", metavar="NAME", help="What kind of hash a file of bare hashes holds.")
+@click.option(
+    "--column",
+    "columns",
+    metavar="KEY=COLUMN",
+    multiple=True,
+    callback=_columns,
+    help="Where a table has what: KEY is a signal type, id or category, COLUMN a heading or a number from 1.",
+)
+@click.option("--delimiter", metavar="CHAR", help="What separates a table's columns.")
+@click.option("--allow", is_flag=True, help="An allow-list: reviewed files that are to pass.")
+@click.option("--replace", is_flag=True, help="Put the entries in place of those of the list of that name.")
+@click.option("--append", is_flag=True, help="Add the entries to the list of that name.")
+@click.option("--strict", is_flag=True, help="Import nothing if a line is bad.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each bad line, then one that sums up.")
+@click.pass_obj
+def add(
+    state: State,
+    name: str,
+    file: Path,
+    format_name: str | None,
+    signal_type: str | None,
+    columns: dict[str, str],
+    delimiter: str | None,
+    allow: bool,
+    replace: bool,
+    append: bool,
+    strict: bool,
+    as_json: bool,
+) -> Exit:
+    """Import FILE as the list NAME; - is standard input.
+
+    The format and the delimiter are found out where no option names them. Bad lines are reported and left out. Uploads
+    are checked against the old hash set until the import is done, and go on being so if it fails.
+    """
+    if replace and append:
+        raise click.UsageError("--replace or --append, not both")
+    from uploadguard.hashset import HashSet
+    from uploadguard.importing import import_list
+    from uploadguard.plugins import Plugins
+
+    settings = state.load_settings()
+    plugins = Plugins(settings)
+    if signal_type is not None and signal_type not in plugins.signal_types:
+        raise click.BadParameter(
+            f"no such signal type; there are: {', '.join(sorted(plugins.signal_types))}", param_hint="--signal-type"
+        )
+    hashset = HashSet.open(settings.hashset.path)
+    started = time.perf_counter()
+    shown = str(file) if str(file) != STDIN else "standard input"
+    with ImportProgress(shown, _size_bytes(file), as_json=as_json) as progress:
+        done = import_list(
+            hashset,
+            name,
+            file if str(file) != STDIN else sys.stdin.buffer,
+            plugins,
+            format_name=format_name,
+            signal_type=signal_type,
+            columns=columns,
+            delimiter=delimiter,
+            role="allow" if allow else "deny",
+            replace=replace,
+            append=append,
+            strict=strict,
+            watcher=progress,
+        )
+    elapsed_s = time.perf_counter() - started
+    if as_json:
+        print_json({"kind": "summary", **file_fields(str(file)), **done.to_dict(), "elapsed_s": round(elapsed_s, 3)})
+    else:
+        _print_import(shown, done, elapsed_s)
+    return Exit.OK
+
+
+def _size_bytes(file: Path) -> int | None:
+    """The size of a regular file."""
+    try:
+        return file.stat().st_size if file.is_file() else None
+    except OSError:
+        return None
+
+
+def _print_import(shown: str, done: ListImport, elapsed_s: float) -> None:
+    rows = [
+        ("role", done.info.role),
+        ("file", f"{shown} ({done.format})"),
+        ("entries", f"{done.entries:,}"),
+        *((f"{signal} hashes", f"{count:,}") for signal, count in done.hashes.items()),
+        ("bad lines", f"{done.bad_lines:,}"),
+        *(("ignored hashes", f"{count:,}: {reason}") for reason, count in done.ignored.items()),
+        ("generation", str(done.generation)),
+        ("seconds", f"{elapsed_s:.1f}"),
+    ]
+    if done.info.segments > 1:
+        rows.append(("list now", f"{done.info.entries:,} entries; {hash_counts(done.info.hashes)}"))
+    print_table(new_table("Imported", done.info.name, fold=[done.info.name]), rows)
+
+
+@lists.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each list.")
+@click.pass_obj
+def status(state: State, as_json: bool) -> Exit:
+    """Show the lists of the hash set."""
+    from uploadguard.errors import HashSetError
+    from uploadguard.hashset import HashSet
+
+    hashset = HashSet.open(state.load_settings().hashset.path)
+    code = Exit.OK
+    sizes_bytes: dict[str, int] = {}
+    try:
+        sizes_bytes = _sizes_bytes(hashset)
+    except HashSetError as error:
+        report_error(str(error))
+        code = Exit.ERROR
+    infos = hashset.lists()
+    if as_json:
+        for info in infos:
+            print_json(
+                {
+                    "name": info.name,
+                    "role": info.role,
+                    "entries": info.entries,
+                    "hashes": dict(info.hashes),
+                    "added": info.added_at.isoformat(),
+                    "updated": info.updated_at.isoformat(),
+                    "source": info.source,
+                    "size_bytes": sizes_bytes.get(info.name),
+                }
+            )
+        return code
+    if not infos:
+        echo("The hash set holds no list. `uploadguard lists add NAME FILE` imports one.")
+        return code
+    table = new_table(
+        "Name", "Role", "Entries", "Hashes", "Added", "Source", "Size",
+        right=["Entries", "Size"], fold=["Name", "Hashes", "Source"],
+    )  # fmt: skip
+    rows = [
+        (
+            info.name,
+            info.role,
+            f"{info.entries:,}",
+            hash_counts(info.hashes),
+            f"{info.added_at:%Y-%m-%d}",
+            info.source,
+            size_text(sizes_bytes[info.name]) if info.name in sizes_bytes else "damaged",
+        )
+        for info in infos
+    ]
+    print_table(table, rows)
+    return code
+
+
+def _sizes_bytes(hashset: HashSet) -> dict[str, int]:
+    """Each list's size on disk."""
+    generation = hashset.load(verify=False)
+    try:
+        sizes: dict[str, int] = {}
+        for segment in generation.segments:
+            name = segment.metadata.list_name
+            sizes[name] = sizes.get(name, 0) + segment.size_bytes
+        return sizes
+    finally:
+        generation.close()
+
+
+@lists.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def remove(state: State, name: str, yes: bool) -> Exit:
+    """Remove the list NAME. Asks first; where nobody can answer, --yes is needed."""
+    from uploadguard.errors import UnknownListError
+    from uploadguard.hashset import HashSet
+
+    hashset = HashSet.open(state.load_settings().hashset.path)
+    found = next((info for info in hashset.lists() if info.name == name), None)
+    if found is None:
+        raise UnknownListError("there is no list of that name in the hash set; `uploadguard lists status` shows all")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("there is no terminal to ask on; give --yes to remove the list")
+        question = f"Remove the list {found.name!r} with {found.entries:,} entries? Nothing will match them any more."
+        if not click.confirm(question, err=True):
+            echo("Nothing was changed.")
+            return Exit.OK
+    hashset.remove_list(name)
+    echo(f"Removed {found.name}: {found.entries:,} entries. Generation {hashset.generation} is in force.")
+    if not any(info.role == "deny" for info in hashset.lists()):
+        report_warning("no list to match uploads against is left: checks will raise until one is imported")
+    return Exit.OK

@@ -1,0 +1,149 @@
+"""The program: its options, its commands, and how every way of ending becomes an exit code and a line of text."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from uploadguard.cli.check import check
+from uploadguard.cli.config import config
+from uploadguard.cli.demo import demo, testpicture
+from uploadguard.cli.exits import EXIT_HELP, Exit
+from uploadguard.cli.hash import hash_files
+from uploadguard.cli.init import init
+from uploadguard.cli.lists import lists
+from uploadguard.cli.output import report_error, report_warning
+from uploadguard.cli.state import State
+from uploadguard.errors import UploadguardError
+
+__all__ = ["main", "program"]
+
+
+class _Program(click.Group):
+    """The group of all commands. No exception gets past it as a traceback, unless ``--debug`` asks for one."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run; exits the process, or returns the exit code if not ``standalone_mode``."""
+        state = State()
+        handler = _Warnings(logging.WARNING)
+        log = logging.getLogger("uploadguard")
+        log.addHandler(handler)
+        propagate, log.propagate = log.propagate, False
+        try:
+            result = super().main(args, prog_name, complete_var, False, obj=state, **extra)
+            code = int(result) if isinstance(result, int) else Exit.OK
+        except (click.Abort, KeyboardInterrupt) as error:
+            code = Exit.ERROR if isinstance(error.__context__, EOFError) else Exit.INTERRUPTED
+            report_error("nobody answered the question" if code is Exit.ERROR else "interrupted")
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except Exception as error:  # noqa: BLE001 - the last line of defence: a name instead of a traceback
+            code = _failed(error, state)
+        finally:
+            log.removeHandler(handler)
+            log.propagate = propagate
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+def _failed(error: Exception, state: State) -> Exit:
+    """Say what went wrong."""
+    if state.debug:
+        traceback.print_exception(error)
+    if isinstance(error, UploadguardError):
+        report_error(str(error))
+    elif isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        report_error(f"{where}{error.strerror or type(error).__name__}")
+        _give_up_stdout()
+    elif isinstance(error, MemoryError):
+        report_error("out of memory")
+    else:
+        # Its text may quote what it worked on.
+        hint = "" if state.debug else "; `uploadguard --debug ...` shows where"
+        report_error(f"unexpected {type(error).__name__}{hint}")
+    return Exit.ERROR
+
+
+def _give_up_stdout() -> None:
+    """If standard output is what failed, keep the interpreter from trying, and complaining, once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+class _Warnings(logging.Handler):
+    """The library's warnings, as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        report_warning(record.getMessage())
+
+
+def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from uploadguard.versions import versions
+
+        for name, version in versions().items():
+            click.echo(f"{name} {version}")
+        context.exit()
+
+
+@click.group(
+    cls=_Program,
+    name="uploadguard",
+    epilog=EXIT_HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--config",
+    "config_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The configuration. Otherwise the file that UPLOADGUARD_CONFIG names, or ./uploadguard.toml.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the versions of uploadguard and of its codecs.",
+)
+@click.pass_obj
+def program(state: State, config_path: Path | None, debug: bool) -> None:
+    """Check image uploads against hash lists of known abuse material."""
+    state.config_path = config_path
+    state.debug = debug
+
+
+for _command in (init, lists, check, hash_files, config, demo, testpicture):
+    program.add_command(_command)
+
+
+def main() -> NoReturn:
+    """The entry point of the ``uploadguard`` script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    program.main(prog_name="uploadguard")
+    raise AssertionError("the program exits")

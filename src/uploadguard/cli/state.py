@@ -1,0 +1,51 @@
+"""What the program's own options say, and the configuration that follows from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uploadguard.config import Settings
+
+__all__ = ["CONFIG_NAME", "State"]
+
+CONFIG_NAME = "uploadguard.toml"
+
+
+@dataclass(slots=True)
+class State:
+    """Options before the command."""
+
+    config_path: Path | None = None
+    debug: bool = False
+
+    def find_config(self) -> Path | None:
+        """The configuration file to read: ``--config``, else what the environment names (None: the settings look
+        there by themselves), else ``./uploadguard.toml`` if there is one."""
+        if self.config_path is not None:
+            return self.config_path
+        if os.environ.get("UPLOADGUARD_CONFIG"):
+            return None
+        here = Path(CONFIG_NAME)
+        return here if here.exists() else None
+
+    def load_settings(self, *, required: bool = True, **overrides: Any) -> Settings:
+        """The settings.
+
+        With ``required`` something must say where the hash set is: a file, or the environment. Raises
+        :class:`~uploadguard.errors.ConfigError`.
+        """
+        from uploadguard.config import Settings
+        from uploadguard.errors import ConfigError
+
+        path = self.find_config()
+        said = ("UPLOADGUARD_CONFIG", "UPLOADGUARD_HASHSET__PATH")
+        if required and path is None and not any(os.environ.get(name) for name in said):
+            raise ConfigError(
+                f"no configuration: there is no ./{CONFIG_NAME}. `uploadguard init DIR` writes one; "
+                "then work in DIR, or use --config or UPLOADGUARD_CONFIG"
+            )
+        return Settings.load(path, **overrides)
