@@ -1,0 +1,71 @@
+"""Each plugin in ``plugins/`` is a package of its own, laid out as the example is, and implements hooks that exist."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uploadguard import hookspecs
+
+ROOT = Path(__file__).parents[2] / "plugins"
+FOLDERS = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))
+
+
+def project(folder: Path) -> dict[str, Any]:
+    with (folder / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
+def hooks(thing: object) -> dict[str, Any]:
+    """What the plugin marked with ``hookimpl``."""
+    return {
+        name: function
+        for name, function in inspect.getmembers(thing, callable)
+        if getattr(function, f"{hookspecs.PROJECT}_impl", None) is not None
+    }
+
+
+def test_the_example_is_among_them() -> None:
+    assert "uploadguard-example" in [folder.name for folder in FOLDERS]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_layout(folder: Path) -> None:
+    package = folder.name.replace("-", "_")
+    assert project(folder)["project"]["name"] == folder.name
+    for name in ("README.md", f"src/{package}/__init__.py", f"src/{package}/py.typed"):
+        assert (folder / name).is_file()
+    assert list((folder / "tests").glob("test_*.py"))
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    """They are imported by their bare names."""
+    names = [path.name for folder in FOLDERS for path in (folder / "tests").glob("test_*.py")]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_entry_point_gives_hooks_that_exist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(folder / "src")
+    points = project(folder)["project"]["entry-points"][hookspecs.PROJECT]
+    assert points
+    for name, target in points.items():
+        assert name == folder.name.removeprefix("uploadguard-")
+        module, _, attribute = target.partition(":")
+        plugin = importlib.import_module(module)
+        implemented = hooks(getattr(plugin, attribute) if attribute else plugin)
+        assert implemented
+        for hook, function in implemented.items():
+            specified = inspect.signature(getattr(hookspecs, hook)).parameters
+            assert set(inspect.signature(function).parameters) <= set(specified)
+
+
+def test_the_readme_of_the_example_names_what_it_gives() -> None:
+    text = (ROOT / "uploadguard-example" / "README.md").read_text()
+    for name in ("`blockmean`", "`.hashlines`", "`newcomers`", 'plugins = ["example"]'):
+        assert name in text
