@@ -205,14 +205,21 @@ def test_ids_of_entries_that_are_not_there_are_refused_at_the_hit_and_by_verify(
 
 
 @pytest.mark.parametrize(
-    "offsets", [[2**64 - 1] * 6, [0, 2**63, 5, 5, 5, 5], [9, 8, 7, 6, 5, 4], [0, 0, 0, 0, 0, 0], [3, 5, 9, 11, 12, 19]]
+    ("offsets", "message"),
+    [
+        ([2**64 - 1] * 6, "an entry lies outside it"),
+        ([0, 2**63, 2**62, 2**61, 2**60, 2**59], "an entry lies outside it"),
+        ([9, 8, 7, 6, 5, 4], "an entry lies outside it"),
+        ([0, 0, 0, 0, 0, 0], "an entry lies outside it"),
+        ([3, 5, 9, 11, 12, 19], "an entry in it is altered"),
+    ],
 )
-def test_offsets_of_entries_are_not_trusted(offsets: list[int]) -> None:
+def test_offsets_of_entries_are_not_trusted(offsets: list[int], message: str) -> None:
     packed = np.array(offsets, np.uint64).astype("<u8").tobytes()
     forged = sealed(SMALL, lambda section, data: packed if section == "entries/offsets" else data)
     segment = Segment.from_buffer(forged, verify=False)
     for number in range(5):
-        with pytest.raises(SegmentError, match=r"an entry (lies outside|in it is altered)"):
+        with pytest.raises(SegmentError, match=message):
             segment.entry(number)
 
 
@@ -282,12 +289,21 @@ def test_offsets_of_sections_are_not_trusted() -> None:
         body[:HEADER_BYTES] = Header(
             len(SMALL), header.section_count, header.table_offset, hashlib.sha256(table).digest()
         ).pack()
-        with pytest.raises(SegmentError):
-            Segment.from_buffer(bytes(body))
+        with pytest.raises(SegmentError, match=r"section table is inconsistent|has no section"):
+            Segment.from_buffer(bytes(body), verify=False)
     for table_offset, count in ((2**64 - 128, 1), (0, 2**31), (header.table_offset + 128, header.section_count - 1)):
         body[:HEADER_BYTES] = Header(len(SMALL), count, table_offset, hashlib.sha256(b"").digest()).pack()
-        with pytest.raises(SegmentError):
-            Segment.from_buffer(bytes(body))
+        with pytest.raises(SegmentError, match="section table"):
+            Segment.from_buffer(bytes(body), verify=False)
+    sections = list(sections_of(SMALL).values())
+    last = sections[-1]
+    table = pack_table([*sections[:-1], Section(last.name, last.offset, last.length + 200, last.checksum)])
+    body[header.table_offset :] = table
+    body[:HEADER_BYTES] = Header(
+        len(SMALL), header.section_count, header.table_offset, hashlib.sha256(table).digest()
+    ).pack()
+    with pytest.raises(SegmentError, match="section table is inconsistent"):
+        Segment.from_buffer(bytes(body), verify=False)
 
 
 def test_nothing_to_import_is_an_error() -> None:

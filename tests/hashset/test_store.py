@@ -267,6 +267,17 @@ def test_leftovers_of_dead_writers_go_with_the_next_change_and_nothing_else(hash
     assert files_of(hash_set) == expected_files(hash_set) | {"notes.txt"}
 
 
+def test_leftovers_are_gone_before_an_import_needs_their_room(hash_set: HashSet) -> None:
+    leftover = hash_set.directory / ".segment-1-0123456789abcdef.ugs.aa.tmp"
+    leftover.write_bytes(b"x")
+
+    def watching() -> Iterator[ListEntry]:
+        assert not leftover.exists()
+        yield entry(1)
+
+    hash_set.add_list("a", watching(), TYPES)
+
+
 def test_a_second_writer_waits_or_is_told_that_it_is_busy(hash_set: HashSet) -> None:
     impatient = HashSet.open(hash_set.directory, lock_timeout_s=0.05)
     with write_lock(hash_set.directory / "write.lock", 0):

@@ -1,8 +1,16 @@
-"""Hamming look-up: every stored code within a distance of a query, without exception."""
+"""Hamming look-up: every stored code within a distance of a query, without exception.
+
+Small sets are scanned. Large ones have tables for multi-index hashing (the kernel's ``mih.h`` has the source), which
+find the same rows without reading most codes; where a limit is so wide, or the codes so alike, that the tables would
+be slower, the codes are scanned all the same.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +23,19 @@ __all__ = ["CODE_LENGTHS_BYTES", "HammingIndex"]
 
 CODE_LENGTHS_BYTES = (8, 32)
 """The lengths of codes that the kernel compares."""
+
+_SCANNED_ROWS = 4096
+"""Up to so many rows a scan takes a few microseconds, and tables would only take room."""
+
+_DESIGN_LIMIT_BITS = {8: 7, 32: 31}
+"""The limit that the number of tables is chosen for, by length of code."""
+
+_TABLE_BYTES = {8: 60, 32: 96}
+"""What the tables may take for each row, by length of code."""
+
+# Measured nanoseconds; only their ratios matter, to choose between ways that give the same answer.
+_PROBE_NS, _CANDIDATE_NS = 15.0, 18.0
+_SCAN_ROW_NS, _SCAN_FURTHER_QUERY_NS = 1.6, 0.5
 
 Codes = npt.NDArray[np.uint8]
 Ids = npt.NDArray[np.uint32]
@@ -29,10 +50,15 @@ class HammingIndex:
     only, so how codes are stored and searched can change behind these.
     """
 
-    __slots__ = ("_buffer", "_codes", "_ids")
+    __slots__ = ("_buffer", "_codes", "_ids", "_offsets", "_row_ids", "_tables")
 
-    def __init__(self, codes: Codes, ids: Ids | None = None) -> None:
-        """``codes`` is C-contiguous uint8 (n, 8) or (n, 32); ``ids`` is (n,), by default the row numbers."""
+    def __init__(
+        self, codes: Codes, ids: Ids | None = None, offsets: Ids | None = None, row_ids: Ids | None = None
+    ) -> None:
+        """``codes`` is C-contiguous uint8 (n, 8) or (n, 32); ``ids`` is (n,), by default the row numbers.
+
+        ``offsets`` and ``row_ids`` are the tables, as :meth:`build` makes them; without them queries scan.
+        """
         if codes.ndim != 2 or codes.shape[1] not in CODE_LENGTHS_BYTES or codes.dtype != np.uint8:
             raise ValueError(f"codes must be uint8 (n, 8) or (n, 32), not {codes.dtype} {codes.shape}")
         if not codes.flags.c_contiguous:
@@ -40,21 +66,38 @@ class HammingIndex:
         self._codes = codes
         self._buffer = codes.data
         self._ids = check_ids(ids, len(codes))
+        self._offsets, self._row_ids = offsets, row_ids
+        self._tables = 0
+        if offsets is not None and row_ids is not None and len(codes):
+            self._tables, rest = divmod(len(row_ids), len(codes))
+            if rest or self._tables < 1 or len(offsets) != _kernel.mih_layout(*codes.shape, self._tables)[-1]:
+                raise ValueError("the tables do not fit the codes")
 
     @classmethod
     def build(cls, codes: Codes, ids: Ids | None = None) -> HammingIndex:
-        """Prepare ``codes``, uint8 (n, 8) or (n, 32) of any layout, for look-up."""
-        return cls(np.ascontiguousarray(codes), ids)
+        """Prepare ``codes``, uint8 (n, 8) or (n, 32) of any layout, for look-up. Large sets take all CPUs."""
+        codes = np.ascontiguousarray(codes)
+        if codes.ndim != 2 or codes.shape[1] not in CODE_LENGTHS_BYTES or codes.dtype != np.uint8:
+            return cls(codes, ids)  # which says what is wrong
+        tables = _choose_tables(len(codes), codes.shape[1])
+        return cls(codes, ids, *_build_tables(codes, tables)) if tables else cls(codes, ids)
 
     @classmethod
     def from_sections(cls, sections: Mapping[str, memoryview], length_bytes: int) -> HammingIndex:
         """Wrap what :meth:`sections` gave, without copying. Raises ``ValueError`` or ``KeyError`` if it cannot be."""
         codes = np.frombuffer(sections["codes"], np.uint8).reshape(-1, length_bytes)
-        return cls(codes, read_ids(sections["ids"]))
+        tables = [np.frombuffer(sections[name], "<u4") for name in _TABLE_SECTIONS if name in sections]
+        if len(tables) == 1:
+            raise ValueError("the tables are incomplete")
+        return cls(codes, read_ids(sections["ids"]), *tables)
 
     def sections(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays to store, by name, little-endian."""
-        return {"codes": self._codes, "ids": self.ids.astype("<u4", copy=False)}
+        found: dict[str, npt.NDArray[Any]] = {"codes": self._codes, "ids": self.ids.astype("<u4", copy=False)}
+        if self._offsets is not None and self._row_ids is not None:
+            tables = (self._offsets, self._row_ids)
+            found |= {name: part.astype("<u4", copy=False) for name, part in zip(_TABLE_SECTIONS, tables, strict=True)}
+        return found
 
     @property
     def ids(self) -> Ids:
@@ -91,7 +134,67 @@ class HammingIndex:
         return queries[order], ids[order], distances_bits[order].astype(np.uint16)
 
     def _scan(self, codes: Codes, max_distance_bits: int) -> tuple[Ids, Ids, Ids]:
-        """Query numbers, rows and distances of all hits in any order. What a faster search replaces."""
-        packed = _kernel.hamming_scan(self._buffer, self.length_bytes, codes.data, max_distance_bits)
-        queries, rows, distances_bits = np.frombuffer(packed, np.uint32).reshape(-1, 3).T
-        return queries, rows, distances_bits
+        """Query numbers, rows and distances of all hits in any order, by the way that is likely the faster."""
+        rows, length_bytes = self._codes.shape
+        packed: bytes | None = None
+        if self._tables and self._offsets is not None and self._row_ids is not None:
+            scan_ns = rows * (_SCAN_ROW_NS + _SCAN_FURTHER_QUERY_NS * (len(codes) - 1))
+            if len(codes) * _cost_ns(rows, length_bytes, self._tables, max_distance_bits) < scan_ns:
+                packed = _kernel.mih_query(
+                    self._buffer,
+                    length_bytes,
+                    self._tables,
+                    self._offsets.data,
+                    self._row_ids.data,
+                    codes.data,
+                    max_distance_bits,
+                    int(scan_ns / _CANDIDATE_NS),
+                )
+        if packed is None:
+            packed = _kernel.hamming_scan(self._buffer, length_bytes, codes.data, max_distance_bits)
+        queries, found_rows, distances_bits = np.frombuffer(packed, np.uint32).reshape(-1, 3).T
+        return queries, found_rows, distances_bits
+
+
+_TABLE_SECTIONS = ("table_offsets", "table_rows")
+
+
+@lru_cache(maxsize=1024)
+def _cost_ns(rows: int, length_bytes: int, tables: int, max_distance_bits: int) -> float:
+    """What one query by way of the tables takes, about."""
+    probes, candidates = _kernel.mih_cost(rows, length_bytes, tables, max_distance_bits)
+    return probes * _PROBE_NS + candidates * _CANDIDATE_NS
+
+
+def _choose_tables(rows: int, length_bytes: int) -> int:
+    """The number of tables that makes queries at the design limit fastest within the room there is; 0: scan."""
+    if rows <= _SCANNED_ROWS:
+        return 0
+    best, best_ns = 0, float("inf")
+    for tables in range(3, 33):
+        try:
+            offsets = _kernel.mih_layout(rows, length_bytes, tables)[-1]
+        except ValueError:
+            continue
+        if 4 * (tables * rows + offsets) > _TABLE_BYTES[length_bytes] * rows:
+            continue
+        cost_ns = _cost_ns(rows, length_bytes, tables, _DESIGN_LIMIT_BITS[length_bytes])
+        if cost_ns < best_ns:
+            best, best_ns = tables, cost_ns
+    return best
+
+
+def _build_tables(codes: Codes, tables: int) -> tuple[Ids, Ids]:
+    """Fill the tables, several at once: the kernel lets go of the GIL."""
+    rows, length_bytes = codes.shape
+    starts = _kernel.mih_layout(rows, length_bytes, tables)
+    offsets = np.empty(starts[-1], np.uint32)
+    row_ids = np.empty((tables, rows), np.uint32)
+
+    def fill(table: int) -> None:
+        part = offsets[starts[table] : starts[table + 1]]
+        _kernel.mih_build_table(codes.data, length_bytes, tables, table, part.data, row_ids[table].data)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(fill, range(tables)))
+    return offsets, row_ids.reshape(-1)

@@ -109,11 +109,11 @@ def unpack_table(data: bytes, header: Header) -> dict[str, Section]:
     for raw_name, offset, length, checksum in _SECTION.iter_unpack(data):
         name = raw_name.rstrip(b"\0").decode("ascii", "replace")
         section = Section(name, offset, length, checksum)
-        if name in sections or offset != align(end, length) or section.end > header.table_offset:
+        if name in sections or offset != align(end, length):
             raise SegmentError("its section table is inconsistent; import the list again")
         sections[name] = section
         end = section.end
-    if header.table_offset != align(end, 0):
+    if header.table_offset != align(end, 0):  # so all sections end before it
         raise SegmentError("its section table is inconsistent; import the list again")
     return sections
 
