@@ -15,7 +15,6 @@ import pluggy
 
 if TYPE_CHECKING:
     from uploadguard.guard import Guard
-
     from uploadguard.lists.base import ListReader
     from uploadguard.media.base import Decoder
     from uploadguard.models import Context, Decision, Verdict

@@ -81,7 +81,7 @@ def read_upload(data: Data, digest: MultiDigest, limit_bytes: int) -> Upload:
         return Upload(len(view), None, digest, digested=True)
     if isinstance(data, (str, os.PathLike)):
         path = Path(data)
-        with _read_errors(path), open(path, "rb", buffering=0, opener=_open_without_waiting) as file:  # noqa: PTH123
+        with _read_errors(path), open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise MediaReadError("not a regular file", path=path)
             return _read_file(file, digest, limit_bytes)

@@ -37,6 +37,30 @@ def hamming_scan(codes: Buffer, code_bytes: int, queries: Buffer, max_distance_b
     in no set order. Raises ``ValueError`` for other lengths, and ``MemoryError`` if the hits do not fit.
     """
 
+def mih_layout(rows: int, code_bytes: int, tables: int) -> tuple[int, ...]:
+    """Where each table's offsets start in one array of all, and how many there are. Raises ``ValueError``."""
+
+def mih_build_table(codes: Buffer, code_bytes: int, tables: int, table: int, offsets: Buffer, row_ids: Buffer) -> None:
+    """Fill one table's part of the offsets and row ids, writable and uint32. Several may be filled at once."""
+
+def mih_cost(rows: int, code_bytes: int, tables: int, max_distance_bits: int) -> tuple[float, float]:
+    """How many probes one query takes, and how many candidates follow if codes are spread evenly."""
+
+def mih_query(
+    codes: Buffer,
+    code_bytes: int,
+    tables: int,
+    offsets: Buffer,
+    row_ids: Buffer,
+    queries: Buffer,
+    max_distance_bits: int,
+    max_candidates: int,
+) -> bytes | None:
+    """What :func:`hamming_scan` gives, by way of the tables; None if there are more than ``max_candidates``.
+
+    Raises ``ValueError`` for buffers that do not fit each other and for tables found to be damaged.
+    """
+
 def exact_find(records: Buffer, record_bytes: int, key: Buffer) -> tuple[int, int]:
     """The rows [low, high) equal to ``key`` in packed records of 1 to 64 bytes each, sorted bytewise.
 

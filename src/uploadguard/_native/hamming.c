@@ -109,7 +109,7 @@ UG_CLONES static void count_distances(const uint8_t *codes, size_t rows, size_t 
     }
 }
 
-static int add_hit(ug_hits *hits, ug_hit hit)
+int ug_add_hit(ug_hits *hits, ug_hit hit)
 {
     if (hits->count == hits->capacity) {
         if (hits->capacity > SIZE_MAX / (2 * sizeof hit))
@@ -144,7 +144,7 @@ int ug_hamming_scan(const uint8_t *codes, size_t rows, size_t code_bytes, const 
             count_distances(block_codes, block_rows, code_bytes, wanted, distances_bits);
             for (size_t row = 0; row < block_rows; row++) {
                 ug_hit hit = {(uint32_t)query, (uint32_t)(start + row), distances_bits[row]};
-                if (hit.distance_bits <= max_distance_bits && add_hit(hits, hit) < 0)
+                if (hit.distance_bits <= max_distance_bits && ug_add_hit(hits, hit) < 0)
                     return -1;
             }
         }

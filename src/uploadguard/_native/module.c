@@ -7,7 +7,9 @@ static int kernel_exec(PyObject *module)
     ug_pdq_init();
     if (PyModule_AddFunctions(module, ug_pdq_methods) < 0)
         return -1;
-    return PyModule_AddFunctions(module, ug_search_methods);
+    if (PyModule_AddFunctions(module, ug_search_methods) < 0)
+        return -1;
+    return PyModule_AddFunctions(module, ug_mih_methods);
 }
 
 static PyModuleDef_Slot kernel_slots[] = {

@@ -17,6 +17,9 @@ typedef struct {
     size_t capacity;
 } ug_hits;
 
+/* Appends one hit. Returns 0, or -1 when out of memory. */
+int ug_add_hit(ug_hits *hits, ug_hit hit);
+
 /* Appends every pair of query and row at most max_distance_bits apart. Codes and queries are packed, code_bytes
    (8 or 32) each, of any alignment; at most UINT32_MAX rows and queries. Returns 0, or -1 when out of memory. */
 int ug_hamming_scan(const uint8_t *codes, size_t rows, size_t code_bytes, const uint8_t *queries, size_t query_count,

@@ -24,9 +24,6 @@ __all__ = ["CODE_LENGTHS_BYTES", "HammingIndex"]
 CODE_LENGTHS_BYTES = (8, 32)
 """The lengths of codes that the kernel compares."""
 
-_SCANNED_ROWS = 4096
-"""Up to so many rows a scan takes a few microseconds, and tables would only take room."""
-
 _DESIGN_LIMIT_BITS = {8: 7, 32: 31}
 """The limit that the number of tables is chosen for, by length of code."""
 
@@ -70,7 +67,11 @@ class HammingIndex:
         self._tables = 0
         if offsets is not None and row_ids is not None and len(codes):
             self._tables, rest = divmod(len(row_ids), len(codes))
-            if rest or self._tables < 1 or len(offsets) != _kernel.mih_layout(*codes.shape, self._tables)[-1]:
+            if (
+                rest
+                or self._tables < 1
+                or len(offsets) != _kernel.mih_layout(len(codes), codes.shape[1], self._tables)[-1]
+            ):
                 raise ValueError("the tables do not fit the codes")
 
     @classmethod
@@ -168,9 +169,7 @@ def _cost_ns(rows: int, length_bytes: int, tables: int, max_distance_bits: int) 
 
 def _choose_tables(rows: int, length_bytes: int) -> int:
     """The number of tables that makes queries at the design limit fastest within the room there is; 0: scan."""
-    if rows <= _SCANNED_ROWS:
-        return 0
-    best, best_ns = 0, float("inf")
+    best, best_ns = 0, rows * _SCAN_ROW_NS
     for tables in range(3, 33):
         try:
             offsets = _kernel.mih_layout(rows, length_bytes, tables)[-1]
