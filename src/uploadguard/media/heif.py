@@ -64,7 +64,8 @@ class HeifPicture:
             check_size(width, height, self._options)
             with library_errors(self._source, "libheif cannot decode this picture"):
                 self._source.check()
-                array = np.asarray(image)
+                # A copy: the library's array is a view of memory that goes with the picture. Its rows may be padded.
+                array = np.array(np.asarray(image)[:height, :width], order="C")
                 if array.dtype != np.uint8:
                     raise UnsupportedError(f"a HEIF picture of the kind {image.mode}")
                 array = flatten(array, self._options.background) if image.has_alpha else array
