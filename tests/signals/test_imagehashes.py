@@ -28,6 +28,14 @@ def test_equals_the_package(name: str, mode: str) -> None:
     assert isinstance(signal, PixelSignal)
 
 
+def test_a_flat_picture_has_no_usable_hash() -> None:
+    signal = ImageHashSignal("phash")
+    flat = np.full((100, 100), 200, np.uint8)
+    assert signal.hash_pixels(Pixels(flat, 100, 100)).quality == 0 < signal.min_quality
+    flat[50:] = 100
+    assert signal.hash_pixels(Pixels(flat, 100, 100)).quality == 100
+
+
 def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"uploadguard\[imagehash\]"):

@@ -21,13 +21,16 @@ IMAGE_HASHES = ("phash", "dhash", "whash")
 
 _LENGTH_BYTES = 8
 
+_FLAT_SPAN = 8
+"""Below this span of sample values, of 255, the hash is of noise."""
+
 
 class ImageHashSignal:
     """One of the imagehash package's 64-bit hashes. ``max_distance_bits`` defaults to 6 of 64."""
 
     length_bytes = _LENGTH_BYTES
     max_distance_bits = 6
-    min_quality = 0
+    min_quality = 1
     pixels: Literal["luma", "rgb"] = "luma"
 
     def __init__(self, name: str) -> None:
@@ -51,10 +54,11 @@ class ImageHashSignal:
         return value.hex()
 
     def hash_pixels(self, pixels: Pixels) -> PixelHash:
-        """Hash one frame; there is no quality."""
+        """Hash one frame. The quality is 0 where the picture is as good as flat, so that blank pictures match nothing."""
         import imagehash
         from PIL import Image
 
+        quality = 100 if int(np.ptp(pixels.array)) >= _FLAT_SPAN else 0
         function = getattr(imagehash, self.name)
         bits = function(Image.fromarray(pixels.array)).hash
-        return PixelHash(np.packbits(bits.reshape(-1)).tobytes())
+        return PixelHash(np.packbits(bits.reshape(-1)).tobytes(), quality)
