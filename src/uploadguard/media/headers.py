@@ -54,12 +54,16 @@ def exif_orientation(block: bytes | memoryview | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """``components`` is 1, 3 or 4. ``lossless`` marks a process that libjpeg can neither scale nor turn to luma."""
+    """``components`` is 1, 3 or 4. ``lossless`` marks a process that libjpeg can neither scale nor turn to luma.
+
+    ``progressive`` is for Huffman coding only.
+    """
 
     width: int
     height: int
     components: int
     lossless: bool
+    progressive: bool
     orientation: int
 
 
@@ -76,7 +80,7 @@ def jpeg_header(data: memoryview) -> JpegHeader:
     """
     if bytes(data[:2]) != b"\xff\xd8":
         raise DecodeError("not a JPEG file")
-    frame: tuple[int, int, int, bool] | None = None
+    frame: tuple[int, int, int, bool, bool] | None = None
     orientation = 1
     at = 2
     while True:
@@ -96,7 +100,7 @@ def jpeg_header(data: memoryview) -> JpegHeader:
         if marker in _SOF_SUPPORTED:
             if frame is not None:
                 raise DecodeError("the JPEG header has two frames")
-            frame = _jpeg_frame(segment, lossless=marker == 0xC3)
+            frame = _jpeg_frame(segment, marker)
         elif marker == 0xE1 and orientation == 1 and bytes(segment[:6]) == b"Exif\0\0":
             orientation = exif_orientation(segment)
         at += max(length, 2)
@@ -120,7 +124,7 @@ def _next_jpeg_marker(data: memoryview, at: int) -> tuple[int, int]:
     raise DecodeError("the JPEG file ends inside its header")
 
 
-def _jpeg_frame(segment: memoryview, *, lossless: bool) -> tuple[int, int, int, bool]:
+def _jpeg_frame(segment: memoryview, marker: int) -> tuple[int, int, int, bool, bool]:
     if len(segment) < 6:
         raise DecodeError("the JPEG file ends inside its header")
     precision_bits, height, width, components = struct.unpack_from(">BHHB", segment)
@@ -130,7 +134,7 @@ def _jpeg_frame(segment: memoryview, *, lossless: bool) -> tuple[int, int, int, 
         raise UnsupportedError(f"a JPEG of {components} components")
     if len(segment) != 6 + 3 * components or not width or not height:
         raise DecodeError("the JPEG header is damaged")
-    return width, height, components, lossless
+    return width, height, components, marker == 0xC3, marker == 0xC2
 
 
 @dataclass(frozen=True, slots=True)

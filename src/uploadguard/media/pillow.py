@@ -21,6 +21,7 @@ from uploadguard.media.base import (
     TruncatedError,
     UnsupportedError,
 )
+from uploadguard.media.progressive import needed_scans
 from uploadguard.media.source import MemoryFile, WatchedSource, library_errors
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def _open_jpeg(source: WatchedSource, options: DecodeOptions) -> Opened:
     check_size(header.width, header.height, options)
     luma = options.pixels == "luma" and header.components != 4 and not header.lossless
     scale = _jpeg_scale(header.width, header.height, options) if luma else 1
-    image = JpegFile(MemoryFile(source), header, luma=luma, scale=scale)
+    reduced = needed_scans(source.data, luma=luma, scale=scale) if header.progressive else None
+    image = JpegFile(MemoryFile(source, reduced), header, luma=luma, scale=scale)
     return Opened(image, header.width, header.height, orientation=header.orientation, scale=scale)
 
 

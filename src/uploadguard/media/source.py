@@ -64,11 +64,14 @@ def library_errors(source: WatchedSource, what: str) -> Iterator[None]:
 
 
 class MemoryFile:
-    """A read-only binary file over a :class:`WatchedSource`: each read asks ``check()`` and copies one slice."""
+    """A read-only binary file over a :class:`WatchedSource`: each read asks ``check()`` and copies one slice.
 
-    def __init__(self, source: WatchedSource) -> None:
+    ``data`` stands in for the source's own where a part of it is enough.
+    """
+
+    def __init__(self, source: WatchedSource, data: bytes | None = None) -> None:
         self._source = source
-        self._data = source.data
+        self._data = source.data if data is None else memoryview(data)
         self._at = 0
 
     def read(self, size: int = -1, /) -> bytes:
