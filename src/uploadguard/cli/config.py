@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from uploadguard.cli.exits import Exit
-from uploadguard.cli.output import hash_counts, new_table, print_json, print_table, report_error, report_warning
+from uploadguard.cli.output import (
+    hash_counts,
+    new_table,
+    print_json,
+    print_table,
+    problems_of,
+    report_error,
+    report_warning,
+)
 from uploadguard.cli.state import State
 
 if TYPE_CHECKING:
@@ -50,7 +58,7 @@ def check(state: State, as_json: bool) -> Exit:
     try:
         settings = state.load_settings()
     except ConfigError as error:
-        findings.problems += str(error).split("\n")
+        findings.problems += problems_of(error)
     else:
         _look(settings, findings)
     if as_json:
@@ -77,18 +85,18 @@ def _look(settings: Settings, findings: _Findings) -> None:
         findings.plugins = plugins.names
         findings.signals = tuple(signal.name for signal in plugins.enabled_signals())
     except UploadguardError as error:
-        findings.problems += str(error).split("\n")
+        findings.problems += problems_of(error)
     try:
         findings.generation = HashSet.open(settings.hashset.path).load(verify=True)
     except UploadguardError as error:
-        findings.problems.append(str(error))
+        findings.problems += problems_of(error)
     if findings.problems:
         return
     try:
         with Guard(settings) as guard:
             status = guard.status()
     except UploadguardError as error:
-        findings.problems += str(error).split("\n")
+        findings.problems += problems_of(error)
         return
     findings.ready, findings.fail_open = status.ready, status.fail_open
     if not status.ready:
@@ -113,6 +121,8 @@ def _rows(settings: Settings, findings: _Findings) -> Iterator[tuple[str, str]]:
         for info in findings.generation.lists:
             role = " (allow)" if info.role == "allow" else ""
             yield "list", f"{info.name}{role}: {info.entries:,} entries; {hash_counts(info.hashes)}"
+    if settings.hashset.test_list:
+        yield "list", "the built-in test list"
     if settings.tenants:
         yield "tenants", ", ".join(settings.tenants)
     yield "fail open", ", ".join(findings.fail_open) or "nothing"
@@ -134,5 +144,6 @@ def _record(settings: Settings | None, findings: _Findings) -> dict[str, object]
             {"name": info.name, "role": info.role, "entries": info.entries, "hashes": dict(info.hashes)}
             for info in (generation.lists if generation is not None else ())
         ],
+        "test_list": settings.hashset.test_list if settings is not None else None,
         "fail_open": list(findings.fail_open),
     }

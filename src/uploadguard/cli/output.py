@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from uploadguard.errors import UploadguardError
+
 __all__ = [
     "STDIN",
     "echo",
@@ -24,6 +26,7 @@ __all__ = [
     "new_table",
     "print_json",
     "print_table",
+    "problems_of",
     "report_error",
     "report_warning",
     "safe_text",
@@ -71,14 +74,24 @@ def print_json(record: Mapping[str, Any]) -> None:
 
 
 def report_error(message: str) -> None:
-    """Say on standard error what went wrong; several lines are several problems."""
-    for line in message.split("\n"):
-        echo(f"error: {line}", err=True)
+    """Say on standard error what went wrong, on one line."""
+    click.echo(f"error: {safe_text(message)}", err=True)
+
+
+def problems_of(error: UploadguardError) -> list[str]:
+    """What an error says, one sentence each: a configuration's may have several, which name their file."""
+    from uploadguard.errors import ConfigError
+
+    if not isinstance(error, ConfigError):
+        return [str(error)]
+    # With problems from several places each names its own.
+    own = str(error) == "\n".join(error.problems)
+    return error.problems if own else [f"{error.path}: {problem}" for problem in error.problems]
 
 
 def report_warning(message: str) -> None:
     """Say on standard error what the operator should know."""
-    echo(f"warning: {message}", err=True)
+    click.echo(f"warning: {safe_text(message)}", err=True)
 
 
 def new_table(*columns: str, right: Iterable[str] = (), fold: Iterable[str] = ()) -> Table:

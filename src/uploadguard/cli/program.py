@@ -19,7 +19,7 @@ from uploadguard.cli.exits import EXIT_HELP, Exit
 from uploadguard.cli.hash import hash_files
 from uploadguard.cli.init import init
 from uploadguard.cli.lists import lists
-from uploadguard.cli.output import report_error, report_warning
+from uploadguard.cli.output import problems_of, report_error, report_warning
 from uploadguard.cli.state import State
 from uploadguard.errors import UploadguardError
 
@@ -67,7 +67,8 @@ def _failed(error: Exception, state: State) -> Exit:
     if state.debug:
         traceback.print_exception(error)
     if isinstance(error, UploadguardError):
-        report_error(str(error))
+        for problem in problems_of(error):
+            report_error(problem)
     elif isinstance(error, OSError):
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         report_error(f"{where}{error.strerror or type(error).__name__}")
