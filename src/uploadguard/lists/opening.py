@@ -50,7 +50,9 @@ def open_list(
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
         raise ListFormatError(f"cannot be opened: {reason}", path=path) from None
-    packed: io.BufferedReader = io.BufferedReader(_Counted(cast(BinaryIO, file), on_read, owned=path is not None), HEAD_BYTES)
+    packed: io.BufferedReader = io.BufferedReader(
+        _Counted(cast(BinaryIO, file), on_read, owned=path is not None), HEAD_BYTES
+    )
     try:
         if not packed.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC):
             return packed
