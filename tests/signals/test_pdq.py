@@ -48,8 +48,8 @@ def test_the_sum_order_of_the_reference_decides_where_rounding_does() -> None:
     """A chessboard's coefficients tie; only the reference's own rounding tells its bits."""
     board = rgb(next(path for path in PHOTOS if path.name == "chessboard_RGB.png"))
     height, width = board.shape[:2]
-    fast, _, decided_by_margin = _kernel.pdq_hash(board, width, height, 3)
-    exact, _, decided_by_reference = _kernel.pdq_hash(board, width, height, 3, bit_exact=True)
+    fast, _, decided_by_margin, _ = _kernel.pdq_hash(board, width, height, 3)
+    exact, _, decided_by_reference, _ = _kernel.pdq_hash(board, width, height, 3, bit_exact=True)
     assert (decided_by_margin, decided_by_reference) == (False, True)
     assert fast != exact
 

@@ -8,17 +8,17 @@ import io
 import numpy as np
 import pluggy
 import pytest
-import uploadguard_example
-from uploadguard_example.blockmean import BlockMean
-from uploadguard_example.counter import VerdictCounter
-from uploadguard_example.hashlines import HashLinesReader
 
+import uploadguard_example
 from uploadguard import Context, Decision, Media, Verdict, hookspecs
 from uploadguard.errors import ListFormatError
 from uploadguard.lists.base import BadLine, ListEntry, ReadOptions
 from uploadguard.media.base import Pixels
 from uploadguard.signals.base import SignalType
 from uploadguard.testing.conformance import ListReaderConformance, PixelSignalConformance, SampleEntry
+from uploadguard_example.blockmean import BlockMean
+from uploadguard_example.counter import VerdictCounter
+from uploadguard_example.hashlines import HashLinesReader
 
 
 class TestBlockMean(PixelSignalConformance):

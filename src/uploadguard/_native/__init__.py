@@ -1,2 +1,1 @@
-"""The native kernel, written in C11: PDQ reduction, Hamming look-up and exact look-up. Sources live beside this file.
-"""
+"""The native kernel, written in C11: PDQ, Hamming look-up and exact look-up. Its sources live beside this file."""

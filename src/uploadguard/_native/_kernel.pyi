@@ -11,8 +11,9 @@ def pdq_hash(
     full_height: int = 0,
     scale: int = 1,
     bit_exact: bool = False,
-) -> tuple[bytes, int, bool]:
-    """PDQ of packed 8-bit pixels: eight hashes of 32 bytes, the quality, and whether rounding had to decide.
+) -> tuple[bytes, int, bool, int]:
+    """PDQ of packed 8-bit pixels: eight hashes of 32 bytes, the quality, whether rounding had to decide, and how many
+    coefficients lie within 0.5 of the median (at least one does, where the hash is not all zero).
 
     ``channels`` is 1 or 3. The pixels are means over ``scale`` by ``scale`` blocks of a ``full_width`` by
     ``full_height`` picture. ``bit_exact`` (scale 1 only) makes every bit the reference's. Raises ``ValueError``.

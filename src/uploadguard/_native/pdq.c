@@ -260,6 +260,11 @@ static int hash_variants(const double coeffs[UG_PDQ_COEFFS], double tolerance, u
         for (int n = 0; n < UG_PDQ_COEFFS; n++)
             near += fabs(v[n] - median) <= tolerance;
         uncertain += near > 1;
+        if (pattern == SIGN_NONE) {
+            out->close = 0;
+            for (int n = 0; n < UG_PDQ_COEFFS; n++)
+                out->close += fabs(v[n] - median) <= UG_PDQ_CLOSE;
+        }
         for (int variant = 0; variant < UG_PDQ_VARIANTS; variant++) {
             if (VARIANTS[variant].pattern != pattern)
                 continue;

@@ -21,6 +21,9 @@ enum {
     UG_PDQ_MIN_SIDE = 5,   /* below it the hash is all zero and the quality 0 */
 };
 
+/* What luma in place of colour typically does to a coefficient: RGB is rounded and clipped before luma is taken. */
+#define UG_PDQ_CLOSE 0.5
+
 /* Packed 8-bit pixels, rows top to bottom. channels: 1 (luma; read as R = G = B) or 3 (RGB). The array holds means
    over scale x scale blocks of a full_width x full_height picture: width = ceil(full_width / scale). */
 typedef struct {
@@ -33,6 +36,7 @@ typedef struct {
     uint8_t hashes[UG_PDQ_VARIANTS][UG_PDQ_BYTES];
     int quality;          /* 0 to 100 */
     int reference_order;  /* whether the published order of sums had to decide */
+    int close;            /* how many of the original's coefficients lie within UG_PDQ_CLOSE of the median */
 } ug_pdq;
 
 /* Fills the constant tables; call once before anything else. */

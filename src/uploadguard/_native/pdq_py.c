@@ -58,8 +58,8 @@ static PyObject *py_pdq_hash(PyObject *Py_UNUSED(module), PyObject *args, PyObje
     PyBuffer_Release(&view);
     if (status < 0)
         return PyErr_NoMemory();
-    return Py_BuildValue("y#iO", (const char *)result.hashes, (Py_ssize_t)sizeof result.hashes, result.quality,
-                         result.reference_order ? Py_True : Py_False);
+    return Py_BuildValue("y#iOi", (const char *)result.hashes, (Py_ssize_t)sizeof result.hashes, result.quality,
+                         result.reference_order ? Py_True : Py_False, result.close);
 }
 
 static PyObject *py_pdq_coefficients(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
@@ -100,7 +100,8 @@ static PyObject *py_pdq_coefficients(PyObject *Py_UNUSED(module), PyObject *args
 PyMethodDef ug_pdq_methods[] = {
     {"pdq_hash", (PyCFunction)(void (*)(void))py_pdq_hash, METH_VARARGS | METH_KEYWORDS,
      "pdq_hash(pixels, width, height, channels, full_width=0, full_height=0, scale=1, bit_exact=False)\n"
-     "-> (eight hashes in 256 bytes, quality 0..100, whether the reference's order of sums had to decide)"},
+     "-> (eight hashes in 256 bytes, quality 0..100, whether the reference's order of sums had to decide,\n"
+     "    how many coefficients are close to the median)"},
     {"pdq_coefficients", (PyCFunction)(void (*)(void))py_pdq_coefficients, METH_VARARGS | METH_KEYWORDS,
      "pdq_coefficients(pixels, width, height, channels, full_width=0, full_height=0, scale=1, reference_order=False)\n"
      "-> (64x64 samples, 16x16 coefficients), both float64 in native order"},

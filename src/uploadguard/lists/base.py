@@ -38,7 +38,7 @@ class ListEntry:
 class BadLine:
     """A line, or item, or one hash in it, that could not be used. ``reason`` never repeats a hash.
 
-    ``ignored`` tells a hash that is fine but of a signal type that is not registered here (PhotoDNA, say) from an error.
+    ``ignored`` tells a hash that is fine but of a signal type that is not registered (PhotoDNA, say) from an error.
     """
 
     line: int
@@ -70,7 +70,7 @@ class ListReader(Protocol):
         """As ``--format`` takes it: ``txt``, ``csv``, ``vics``."""
 
     def probe(self, head: bytes, filename: str) -> int:
-        """How sure the reader is that the file is its own, 0 (not at all) to 100, from the first 64 KiB and the name."""
+        """How sure the reader is that the file is its own, 0 (not at all) to 100, by its first 64 KiB and its name."""
 
     def read(self, stream: BinaryIO, options: ReadOptions) -> Iterator[ListEntry | BadLine]:
         """Yield entries and bad lines in file order.

@@ -55,7 +55,8 @@ class Pixels:
 
     ``array`` is C-contiguous uint8: shape (h, w) for luma, (h, w, 3) for RGB. ``full_width`` and ``full_height`` are
     the stored picture's size in pixels; with ``scale`` s the array holds means over s by s blocks of it, so that
-    h = ceil(full_height / s) and w = ceil(full_width / s).
+    h = ceil(full_height / s) and w = ceil(full_width / s). ``approximate`` says that the luma is the file's own, which
+    differs a little from that of RGB pixels, since these are rounded and clipped.
     """
 
     array: NDArray[np.uint8]
@@ -63,6 +64,7 @@ class Pixels:
     full_height: int
     scale: int = 1
     frame: int = 0
+    approximate: bool = False
 
     def __repr__(self) -> str:
         return f"Pixels({self.full_width}x{self.full_height}, scale={self.scale}, frame={self.frame})"
@@ -78,14 +80,15 @@ class DecodeOptions:
     """How to decode.
 
     ``pixels`` is what the signal types need: with ``luma`` a decoder gives one plane where the format has or can give
-    one, and RGB otherwise; with ``rgb`` it always gives three planes at full size, grey pictures with R = G = B.
+    one, and RGB otherwise; with ``rgb`` it always gives three planes at full size, grey pictures with R = G = B; with
+    ``scaled_rgb`` it gives three planes, smaller where the format can scale while decoding.
     ``jpeg_scale`` is ``auto`` (the smallest of 1, 1/2, 1/4 that keeps the shorter side at 512 px or more), or a fixed
-    1, 2, 4 or 8; it only acts on luma decodes of formats that can scale while decoding. ``background`` is the RGB
+    1, 2, 4 or 8; it does not act on ``rgb``, nor on formats that cannot scale while decoding. ``background`` is the RGB
     colour that lies under transparent pixels. ``max_pixels`` is the most that one frame may have, inclusive: width
     times height as stored.
     """
 
-    pixels: Literal["luma", "rgb"] = "luma"
+    pixels: Literal["luma", "rgb", "scaled_rgb"] = "luma"
     jpeg_scale: Literal["auto", 1, 2, 4, 8] = "auto"
     background: tuple[int, int, int] = (255, 255, 255)
     max_pixels: int = 100_000_000

@@ -65,8 +65,8 @@ def from_pillow(
 
 
 def shaped(array: NDArray[np.uint8], options: DecodeOptions) -> NDArray[np.uint8]:
-    """C-contiguous, and with three planes where ``options.pixels`` is ``rgb``."""
-    if array.ndim == 2 and options.pixels == "rgb":
+    """C-contiguous, and with three planes unless ``options.pixels`` is ``luma``."""
+    if array.ndim == 2 and options.pixels != "luma":
         return np.repeat(array[:, :, None], 3, axis=2)
     return np.ascontiguousarray(array)
 

@@ -125,6 +125,7 @@ class _Inspector:
             self._fail(FailureCode.UNSUPPORTED_FORMAT, f"the file {seems}")
             return
         self._media = replace(self._media, decoder=decoder.name)
+        unsure = False
         try:
             with self._stage("open"):
                 picture = decoder.open(self._source, media_type, self._options)
@@ -137,9 +138,11 @@ class _Inspector:
                     frames_total=picture.frames_total,
                 )
                 if self._signals and not self._is_too_large(picture.width, picture.height):
-                    self._hash_frames(picture)
+                    unsure = self._hash_frames(picture)
             finally:
                 picture.close()
+            if unsure:
+                self._hash_again_in_colour(decoder, media_type)
         except Exception as error:  # noqa: BLE001 - a decoder may raise anything; the failure names it
             self._decoder_failed(decoder, error)
 
@@ -166,19 +169,33 @@ class _Inspector:
         self._fail(FailureCode.TOO_MANY_PIXELS, detail)
         return True
 
-    def _hash_frames(self, picture: Picture) -> None:
+    def _hash_frames(self, picture: Picture) -> bool:
+        """Hash the chosen frames. Returns whether approximate luma left a hash of a still unsure."""
+        unsure = False
         frames = iter(picture.frames(self._choose_frames(picture)))
         try:
             while True:
                 with self._stage("decode"):
                     pixels = next(frames, None)
                 if pixels is None:
-                    return
-                self._hash(pixels)
+                    return unsure and picture.frames_total == 1
+                unsure |= self._hash(pixels) and pixels.approximate
         except TruncatedError as error:
             if error.pixels is not None:
                 self._hash(error.pixels)
             raise
+
+    def _hash_again_in_colour(self, decoder: Decoder, media_type: str) -> None:
+        """Decode once more: about one photo in a hundred has that many bits that hang on what luma leaves out."""
+        with self._stage("decode"):
+            picture = decoder.open(self._source, media_type, replace(self._options, pixels="scaled_rgb"))
+            try:
+                pixels = next(iter(picture.frames([0])))
+            finally:
+                picture.close()
+        self._hashes.clear()
+        self._media = replace(self._media, frames_hashed=0)
+        self._hash(pixels)
 
     def _choose_frames(self, picture: Picture) -> list[int]:
         """The first frame and others evenly spaced, as far as the pixel budget reaches."""
@@ -194,14 +211,17 @@ class _Inspector:
             return [0]
         return [index * (reach - 1) // (count - 1) for index in range(count)]
 
-    def _hash(self, pixels: Pixels) -> None:
+    def _hash(self, pixels: Pixels) -> bool:
+        """Hash one frame with every signal type. Returns whether one of them is unsure of its hash."""
+        unsure = False
         self._media = replace(self._media, scale=pixels.scale, frames_hashed=self._media.frames_hashed + 1)
         for signal in self._signals:
             self._source.check()
             with self._stage(signal.name):
-                self._hash_with(signal, pixels)
+                unsure |= self._hash_with(signal, pixels)
+        return unsure
 
-    def _hash_with(self, signal: PixelSignal, pixels: Pixels) -> None:
+    def _hash_with(self, signal: PixelSignal, pixels: Pixels) -> bool:
         try:
             result = signal.hash_pixels(pixels)
             values = {"original": result.value, **result.variants}
@@ -210,10 +230,11 @@ class _Inspector:
         except Exception as error:  # noqa: BLE001 - a signal type may raise anything; the failure names it
             detail = f"{signal.name} raised {type(error).__name__}"
             self._fail(FailureCode.SIGNAL_FAILED, detail, frame=pixels.frame)
-            return
+            return False
         self._hashes.extend(
             Hash(signal.name, value, result.quality, variant, pixels.frame) for variant, value in values.items()
         )
+        return result.unsure
 
     def _judge_quality(self) -> None:
         """One failure for each signal type whose hashes are all below its bar; one usable frame is enough."""

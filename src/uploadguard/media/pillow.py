@@ -47,6 +47,7 @@ class Opened:
     frames_total: int = 1
     orientation: int = 1
     scale: int = 1
+    approximate: bool = False
     sequential: bool = False
     whole: bool = True
 
@@ -62,11 +63,19 @@ def _open_jpeg(source: WatchedSource, options: DecodeOptions) -> Opened:
 
     header = headers.jpeg_header(source.data)
     check_size(header.width, header.height, options)
-    luma = options.pixels == "luma" and header.components != 4 and not header.lossless
-    scale = _jpeg_scale(header.width, header.height, options) if luma else 1
+    scalable = options.pixels != "rgb" and header.components != 4 and not header.lossless
+    scale = _jpeg_scale(header.width, header.height, options) if scalable else 1
+    luma = scalable and options.pixels == "luma"
     reduced = needed_scans(source.data, luma=luma, scale=scale) if header.progressive else None
     image = JpegFile(MemoryFile(source, reduced), header, luma=luma, scale=scale)
-    return Opened(image, header.width, header.height, orientation=header.orientation, scale=scale)
+    return Opened(
+        image,
+        header.width,
+        header.height,
+        orientation=header.orientation,
+        scale=scale,
+        approximate=luma and header.components == 3,
+    )
 
 
 def _jpeg_scale(width: int, height: int, options: DecodeOptions) -> int:
@@ -207,7 +216,7 @@ class PillowPicture:
                 samples: dict[str, Any] = getattr(image, "samples", {})
                 array = from_pillow(image, self._options, **samples)
             width, height = (opened.width, opened.height) if index == 0 else image.size
-            pixels = Pixels(array, width, height, opened.scale, index)
+            pixels = Pixels(array, width, height, opened.scale, index, opened.approximate)
             if trouble is not None:
                 if array.min() == array.max():
                     raise DecodeError(f"{trouble}, before any of the picture")

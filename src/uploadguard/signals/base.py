@@ -63,12 +63,14 @@ class PixelHash:
     """A hash of one picture.
 
     ``quality`` is 0 to 100 or None. ``variants`` maps the names of further forms of the same picture (``rot90``,
-    ``flip_x``, ...) to their hashes; the original is not among them.
+    ``flip_x``, ...) to their hashes; the original is not among them. ``unsure``: several bits hang on so little that
+    colour in place of approximate luma could turn them.
     """
 
     value: bytes
     quality: int | None = None
     variants: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    unsure: bool = False
 
     def __repr__(self) -> str:
         return f"PixelHash(<redacted>, quality={self.quality}, variants={len(self.variants)})"

@@ -54,7 +54,7 @@ class ImageHashSignal:
         return value.hex()
 
     def hash_pixels(self, pixels: Pixels) -> PixelHash:
-        """Hash one frame. The quality is 0 where the picture is as good as flat, so that blank pictures match nothing."""
+        """Hash one frame. The quality is 0 where it is as good as flat, so that blank pictures match nothing."""
         import imagehash
         from PIL import Image
 

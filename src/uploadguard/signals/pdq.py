@@ -24,6 +24,9 @@ VARIANTS = ("original", "rot90", "rot180", "rot270", "flip_x", "flip_y", "flip_p
 
 _LENGTH_BYTES = 32
 
+_MANY_CLOSE = 8
+"""Coefficients so close to the median that luma in place of colour may turn their bits; about half of them do."""
+
 
 class Pdq:
     """PDQ as a signal type.
@@ -54,7 +57,7 @@ class Pdq:
     def hash_pixels(self, pixels: Pixels) -> PixelHash:
         """Hash one frame. Below 5 pixels a side: all zero, quality 0."""
         height, width = pixels.array.shape[:2]
-        packed, quality, _ = _kernel.pdq_hash(
+        packed, quality, _, close = _kernel.pdq_hash(
             pixels.array.data,
             width,
             height,
@@ -73,4 +76,4 @@ class Pdq:
                     if index > 0
                 }
             )
-        return PixelHash(packed[:_LENGTH_BYTES], quality, variants)
+        return PixelHash(packed[:_LENGTH_BYTES], quality, variants, unsure=close > _MANY_CLOSE)
