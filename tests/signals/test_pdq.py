@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pdqhash
@@ -177,3 +179,17 @@ def test_hex_in_either_case_is_the_same_hash() -> None:
 def test_the_kernel_refuses_what_does_not_fit(arguments: dict[str, int], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         _kernel.pdq_hash(bytes(100), **arguments)
+
+
+def test_approximate_luma_is_not_worth_the_references_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def spy(*arguments: Any, bit_exact: bool, **options: Any) -> Any:
+        asked.append(bit_exact)
+        return _kernel.pdq_hash(*arguments, bit_exact=bit_exact, **options)
+
+    monkeypatch.setattr("uploadguard.signals.pdq._kernel", SimpleNamespace(pdq_hash=spy))
+    luma = np.zeros((64, 64), np.uint8)
+    for pixels in (Pixels(luma, 64, 64), Pixels(luma, 64, 64, approximate=True), Pixels(luma, 128, 128, scale=2)):
+        Pdq().hash_pixels(pixels)
+    assert asked == [True, False, False]

@@ -65,7 +65,7 @@ class Pdq:
             full_width=pixels.full_width,
             full_height=pixels.full_height,
             scale=pixels.scale,
-            bit_exact=pixels.scale == 1,
+            bit_exact=pixels.scale == 1 and not pixels.approximate,
         )
         variants: Mapping[str, bytes] = MappingProxyType({})
         if self._variants:
