@@ -74,12 +74,13 @@ def test_the_json_is_as_shown(deployment: Deployment) -> None:
         "hash": run("hash", "--json", "listed.jpg"),
         "check": run("check", "--json", "mirrored.jpg"),
         "config check": run("config", "check", "--json"),
+        "bench": run("bench", "other.jpg", "--json", "--seconds", "0.2", "--workers", "1", "--budget", "p99=80ms"),
     }
     for name, result in printed.items():
         shown = [json.loads(line) for block in JSON_BLOCK.findall(SECTIONS[name]) for line in block.splitlines()]
         real = [json.loads(line) for line in result.stdout.splitlines()][: len(shown)]
         assert [list(record) for record in shown] == [list(record) for record in real], name
-        for key in ("media", "matches", "lists"):
+        for key in ("media", "matches", "lists", "hashset", "pictures", "loaded", "budgets"):
             for left, right in zip(shown, real, strict=True):
                 assert keys(left.get(key)) == keys(right.get(key))
 

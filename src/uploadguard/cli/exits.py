@@ -18,6 +18,7 @@ class Exit(enum.IntEnum):
     OK = 0
     ERROR = 1
     USAGE = 2
+    OVER_BUDGET = 3
     NOT_SCANNED = 10
     QUEUE = 20
     BLOCK = 30
@@ -33,6 +34,7 @@ _MEANINGS = {
     Exit.OK: "done; for checks: every file is allowed",
     Exit.ERROR: "an error: a file could not be read, a bad configuration, ...",
     Exit.USAGE: "the command line is wrong",
+    Exit.OVER_BUDGET: "a latency budget was missed",
     Exit.NOT_SCANNED: "a file could not be inspected in full",
     Exit.QUEUE: "a file is to be kept until a person decides",
     Exit.BLOCK: "a file is not to be accepted",

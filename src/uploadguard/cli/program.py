@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from uploadguard.cli.bench import bench
 from uploadguard.cli.check import check
 from uploadguard.cli.config import config
 from uploadguard.cli.demo import demo, testpicture
@@ -137,7 +138,7 @@ def program(state: State, config_path: Path | None, debug: bool) -> None:
     state.debug = debug
 
 
-for _command in (init, lists, check, hash_files, config, demo, testpicture):
+for _command in (init, lists, check, hash_files, config, bench, demo, testpicture):
     program.add_command(_command)
 
 
