@@ -38,21 +38,28 @@ def hamming_scan(codes: Buffer, code_bytes: int, queries: Buffer, max_distance_b
     in no set order. Raises ``ValueError`` for other lengths, and ``MemoryError`` if the hits do not fit.
     """
 
-def mih_layout(rows: int, code_bytes: int, tables: int) -> tuple[int, ...]:
-    """Where each table's offsets start in one array of all, and how many there are. Raises ``ValueError``."""
+def mih_build_table(codes: Buffer, code_bytes: int, tables: int, line_bits: int, table: int, lines: Buffer) -> bytes:
+    """Fill one table's lines (writable, 64 bytes times 2 to the power of ``line_bits``) and return its overflow.
 
-def mih_build_table(codes: Buffer, code_bytes: int, tables: int, table: int, offsets: Buffer, row_ids: Buffer) -> None:
-    """Fill one table's part of the offsets and row ids, writable and uint32. Several may be filled at once."""
+    Several may be filled at once. The places that the lines note count from the overflow's own first word.
+    """
 
-def mih_cost(rows: int, code_bytes: int, tables: int, max_distance_bits: int) -> tuple[float, float]:
-    """How many probes one query takes, and how many candidates follow if codes are spread evenly."""
+def mih_shift_overflow(lines: Buffer, shift: int) -> None:
+    """Add ``shift`` words to the places that a table's lines note, once its overflow stands behind others'."""
+
+def mih_cost(rows: int, code_bytes: int, tables: int, line_bits: int, max_distance_bits: int) -> tuple[float, float]:
+    """How many lines one query touches, and how many candidates follow if codes are spread evenly.
+
+    Raises ``ValueError`` where no such tables can be made.
+    """
 
 def mih_query(
     codes: Buffer,
     code_bytes: int,
     tables: int,
-    offsets: Buffer,
-    row_ids: Buffer,
+    line_bits: int,
+    lines: Buffer,
+    overflow: Buffer,
     queries: Buffer,
     max_distance_bits: int,
     max_candidates: int,

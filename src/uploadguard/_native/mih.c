@@ -1,38 +1,42 @@
-/* See mih.h. A look-up is bound by memory latency: each probe touches an offset, then row numbers, then codes, each at
-   a place that no cache holds. So every touch is announced to the memory long before its turn, through three short
-   queues that run through all tables and queries without a pause. */
+/* See mih.h. Every touch of memory is announced long before its turn, through short queues that run through all tables
+   and queries without a pause: lines, then (seldom) overflow, then codes. */
 #include "mih.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernel.h"
 
-enum { AHEAD_OFFSETS = 32, AHEAD_ROWS = 32, AHEAD_CODES = 32 };
+enum { AHEAD_LINES = 32, AHEAD_OVERFLOW = 8, AHEAD_CODES = 48 };
 
-static inline uint64_t load64(const uint8_t *bytes)
+static const uint64_t OVERFLOWS = UINT64_MAX;
+static const uint32_t IN_OVERFLOW = (uint32_t)1 << 31;
+
+static inline uint64_t load64(const void *bytes)
 {
     uint64_t word;
     memcpy(&word, bytes, sizeof word);
     return word;
 }
 
-int ug_mih_layout(ug_mih *index, size_t rows, size_t code_bytes, unsigned tables)
+int ug_mih_layout(ug_mih *index, size_t rows, size_t code_bytes, unsigned tables, unsigned line_bits)
 {
     unsigned bits = (unsigned)code_bytes * 8;
-    if (tables < 1 || tables > UG_MIH_MAX_TABLES || rows > UINT32_MAX || (code_bytes != 8 && code_bytes != 32))
+    if (tables < 1 || tables > UG_MIH_MAX_TABLES || rows > INT32_MAX || (code_bytes != 8 && code_bytes != 32))
         return -1;
     unsigned shorter = bits / tables, longer_count = bits % tables, first = 0;
-    if (shorter < 1 || shorter + (longer_count > 0) > UG_MIH_MAX_KEY_BITS)
+    unsigned longest = shorter + (longer_count > 0);
+    if (longest > UG_MIH_MAX_KEY_BITS || line_bits < 1 || line_bits > UG_MIH_MAX_LINE_BITS || shorter < line_bits ||
+        longest > line_bits + UG_MIH_MAX_LOW_BITS)
         return -1;
     index->rows = rows;
     index->code_bytes = code_bytes;
     index->tables = tables;
-    index->first_offset[0] = 0;
+    index->line_bits = line_bits;
     for (unsigned t = 0; t < tables; t++) {
         index->first_bit[t] = first;
         index->key_bits[t] = shorter + (t >= tables - longer_count);
         first += index->key_bits[t];
-        index->first_offset[t + 1] = index->first_offset[t] + ((size_t)1 << index->key_bits[t]) + 1;
     }
     return 0;
 }
@@ -48,65 +52,151 @@ static inline __attribute__((always_inline)) uint32_t substring(const uint8_t *c
     return (uint32_t)(value & (((uint64_t)1 << count) - 1));
 }
 
-void ug_mih_build_table(const ug_mih *index, unsigned table, uint32_t *offsets, uint32_t *row_ids)
+/* The sum of the 4-bit counts in a line's first `values`; right as long as it is below 16. */
+static inline __attribute__((always_inline)) unsigned count_before(uint64_t counts, unsigned values)
 {
-    const size_t buckets = (size_t)1 << index->key_bits[table], n = index->rows, size = index->code_bytes;
+    uint64_t below = values >= 16 ? counts : counts & (((uint64_t)1 << (4 * values)) - 1);
+    return (unsigned)((below * 0x1111111111111111u) >> 60);
+}
+
+/* Appends room for `words` more to a growing array. The place of the first, or -1 when out of memory or numbers. */
+static int64_t grow(uint32_t **array, size_t *used, size_t *capacity, size_t words)
+{
+    if (words > IN_OVERFLOW - 1 - *used)
+        return -1;
+    if (*used + words > *capacity) {
+        size_t larger = 2 * *capacity + words + 1024;
+        uint32_t *moved = realloc(*array, larger * sizeof **array);
+        if (moved == NULL)
+            return -1;
+        *array = moved;
+        *capacity = larger;
+    }
+    size_t place = *used;
+    *used += words;
+    return (int64_t)place;
+}
+
+/* Turns the counts of the values of each line into the places where their rows will go: words of the table's lines, or
+   with IN_OVERFLOW set, words of the overflow. */
+static int place_lines(const ug_mih *index, unsigned low_bits, uint32_t *places, uint32_t *lines, uint32_t **overflow,
+                       size_t *used)
+{
+    const size_t line_count = (size_t)1 << index->line_bits, values = (size_t)1 << low_bits;
+    size_t capacity = 0;
+    for (size_t line = 0; line < line_count; line++) {
+        uint32_t *count = places + line * values, *out = lines + line * UG_MIH_LINE_WORDS;
+        size_t total = 0;
+        for (size_t v = 0; v < values; v++)
+            total += count[v];
+        memset(out, 0, UG_MIH_LINE_WORDS * sizeof *out);
+        if (total <= UG_MIH_INLINE_ROWS) {
+            uint64_t counts = 0;
+            uint32_t place = (uint32_t)(line * UG_MIH_LINE_WORDS + 2);
+            for (size_t v = 0; v < values; v++) {
+                counts |= (uint64_t)count[v] << (4 * v);
+                uint32_t next = place + count[v];
+                count[v] = place;
+                place = next;
+            }
+            memcpy(out, &counts, sizeof counts);
+        } else {
+            int64_t place = grow(overflow, used, &capacity, values + total);
+            if (place < 0)
+                return -1;
+            memcpy(out, &OVERFLOWS, sizeof OVERFLOWS);
+            out[2] = (uint32_t)place;
+            uint32_t end = 0;
+            for (size_t v = 0; v < values; v++) {
+                uint32_t rows = count[v];
+                count[v] = ((uint32_t)((size_t)place + values) + end) | IN_OVERFLOW;
+                end += rows;
+                (*overflow)[(size_t)place + v] = end;
+            }
+        }
+    }
+    return 0;
+}
+
+int ug_mih_build_table(const ug_mih *index, unsigned table, uint32_t *lines, uint32_t **overflow, size_t *words)
+{
+    const size_t n = index->rows, size = index->code_bytes;
     const unsigned first = index->first_bit[table], bits = index->key_bits[table];
     const uint8_t *codes = index->codes;
     enum { FAR = 64, NEAR = 32 };
-    memset(offsets, 0, (buckets + 1) * sizeof *offsets);
-    /* offsets[v + 1] counts bucket v, then says where it begins, then, as its rows are put in, where it ends. */
+    uint32_t *places = calloc((size_t)1 << bits, sizeof *places);
+    *overflow = NULL;
+    *words = 0;
+    if (places == NULL)
+        return -1;
     for (size_t row = 0; row < n; row++) {
         if (row + FAR < n)
-            __builtin_prefetch(&offsets[substring(codes + (row + FAR) * size, size, first, bits) + 1], 1);
-        offsets[substring(codes + row * size, size, first, bits) + 1]++;
+            __builtin_prefetch(&places[substring(codes + (row + FAR) * size, size, first, bits)], 1);
+        places[substring(codes + row * size, size, first, bits)]++;
     }
-    uint32_t begin = 0;
-    for (size_t v = 1; v <= buckets; v++) {
-        uint32_t count = offsets[v];
-        offsets[v] = begin;
-        begin += count;
+    if (place_lines(index, bits - index->line_bits, places, lines, overflow, words) < 0) {
+        free(places);
+        return -1;
     }
     for (size_t row = 0; row < n; row++) {
         if (row + FAR < n)
-            __builtin_prefetch(&offsets[substring(codes + (row + FAR) * size, size, first, bits) + 1], 1);
-        if (row + NEAR < n)
-            __builtin_prefetch(&row_ids[offsets[substring(codes + (row + NEAR) * size, size, first, bits) + 1]], 1);
-        row_ids[offsets[substring(codes + row * size, size, first, bits) + 1]++] = (uint32_t)row;
+            __builtin_prefetch(&places[substring(codes + (row + FAR) * size, size, first, bits)], 1);
+        if (row + NEAR < n) {
+            uint32_t place = places[substring(codes + (row + NEAR) * size, size, first, bits)];
+            if (!(place & IN_OVERFLOW))
+                __builtin_prefetch(lines + place, 1);
+        }
+        uint32_t place = places[substring(codes + row * size, size, first, bits)]++;
+        if (place & IN_OVERFLOW)
+            (*overflow)[place & ~IN_OVERFLOW] = (uint32_t)row;
+        else
+            lines[place] = (uint32_t)row;
     }
+    free(places);
+    return 0;
 }
 
-/* How far from the query the keys of table t are probed for a limit; -1: not at all. */
+void ug_mih_shift_overflow(uint32_t *lines, size_t line_count, uint32_t shift)
+{
+    for (size_t line = 0; line < line_count; line++, lines += UG_MIH_LINE_WORDS)
+        if (load64(lines) == OVERFLOWS)
+            lines[2] += shift;
+}
+
+/* How far from the query the values of a table are probed for a limit; -1: not at all. */
 static inline __attribute__((always_inline)) int probe_radius(unsigned tables, unsigned table, unsigned limit_bits)
 {
     return (int)(limit_bits / tables) - (table > limit_bits % tables);
 }
 
-void ug_mih_cost(const ug_mih *index, unsigned max_distance_bits, double *probes, double *candidates)
+/* How many values of so many bits lie within a radius. */
+static double ball(unsigned bits, int radius)
 {
-    *probes = *candidates = 0.0;
+    double of_weight = 1.0, all = 0.0;
+    for (int weight = 0; weight <= radius && weight <= (int)bits; weight++) {
+        all += of_weight;
+        of_weight = of_weight * (bits - (unsigned)weight) / (weight + 1);
+    }
+    return all;
+}
+
+void ug_mih_cost(const ug_mih *index, unsigned max_distance_bits, double *lines, double *candidates)
+{
+    *lines = *candidates = 0.0;
     for (unsigned t = 0; t < index->tables; t++) {
-        unsigned bits = index->key_bits[t];
         int radius = probe_radius(index->tables, t, max_distance_bits);
-        double of_weight = 1.0, keys = 0.0;
-        for (int weight = 0; weight <= radius && weight <= (int)bits; weight++) {
-            keys += of_weight;
-            of_weight = of_weight * (bits - (unsigned)weight) / (weight + 1);
-        }
-        *probes += keys;
-        *candidates += keys * (double)index->rows / (double)((size_t)1 << bits);
+        *lines += ball(index->line_bits, radius);
+        *candidates += ball(index->key_bits[t], radius) * (double)index->rows / (double)((size_t)1 << index->key_bits[t]);
     }
 }
 
+/* Values in a line are probed if they are within `radius` bits of `low`. */
 typedef struct {
-    const uint32_t *offset;
-    uint32_t query, table;
+    const uint32_t *line;
+    uint32_t query;
+    uint16_t table;
+    uint8_t low, radius;
 } probe;
-
-typedef struct {
-    const uint32_t *row_ids;
-    uint32_t count, query, table;
-} bucket;
 
 typedef struct {
     uint32_t row, query, table;
@@ -119,9 +209,9 @@ typedef struct {
     size_t max_candidates;
     ug_hits *hits;
     int status;
-    size_t probes_in, buckets_in, candidates_in;
-    probe probes[AHEAD_OFFSETS];
-    bucket buckets[AHEAD_ROWS];
+    size_t probes_in, overflows_in, candidates_in;
+    probe probes[AHEAD_LINES];
+    probe overflows[AHEAD_OVERFLOW]; /* `line` is the overflow's place here */
     candidate candidates[AHEAD_CODES];
 } search;
 
@@ -149,14 +239,15 @@ static inline __attribute__((always_inline)) void finish_candidate(search *s, co
             s->status = -1;
 }
 
-static inline __attribute__((always_inline)) void finish_bucket(search *s, const bucket *b, size_t size)
+static inline __attribute__((always_inline)) void add_candidates(search *s, const probe *p, const uint32_t *rows,
+                                                                 size_t count, size_t size)
 {
-    if (__builtin_expect(s->candidates_in + b->count > s->max_candidates, 0)) {
+    if (__builtin_expect(s->candidates_in + count > s->max_candidates, 0)) {
         s->status = 1;
         return;
     }
-    for (uint32_t i = 0; i < b->count; i++) {
-        uint32_t row = b->row_ids[i];
+    for (size_t i = 0; i < count; i++) {
+        uint32_t row = rows[i];
         if (__builtin_expect(row >= s->index->rows, 0)) {
             s->status = -2;
             return;
@@ -164,60 +255,121 @@ static inline __attribute__((always_inline)) void finish_bucket(search *s, const
         candidate *slot = &s->candidates[s->candidates_in % AHEAD_CODES];
         if (s->candidates_in++ >= AHEAD_CODES)
             finish_candidate(s, slot, size);
-        *slot = (candidate){row, b->query, b->table};
+        *slot = (candidate){row, p->query, p->table};
         __builtin_prefetch(s->index->codes + row * size);
     }
 }
 
-static inline __attribute__((always_inline)) void finish_probe(search *s, const probe *p, size_t size)
+static unsigned values_of(const search *s, const probe *p)
 {
-    uint32_t begin = p->offset[0], end = p->offset[1];
-    if (begin == end)
-        return;
-    if (__builtin_expect(begin > end || end > s->index->rows, 0)) {
+    return 1u << (s->index->key_bits[p->table] - s->index->line_bits);
+}
+
+static inline __attribute__((always_inline)) void finish_overflow(search *s, const probe *p, size_t size)
+{
+    const unsigned values = values_of(s, p);
+    const uint32_t *ends = p->line, *rows = ends + values;
+    size_t room = (size_t)(s->index->overflow + s->index->overflow_words - rows);
+    uint32_t begin = 0;
+    for (unsigned v = 0; v < values && s->status == 0; v++) {
+        if (begin > ends[v] || ends[v] > room) {
+            s->status = -2;
+            return;
+        }
+        if (__builtin_popcount(v ^ p->low) <= p->radius)
+            add_candidates(s, p, rows + begin, ends[v] - begin, size);
+        begin = ends[v];
+    }
+}
+
+static void add_overflow(search *s, const probe *p, size_t size)
+{
+    const ug_mih *index = s->index;
+    size_t place = p->line[2], values = values_of(s, p);
+    if (place > index->overflow_words || index->overflow_words - place < values) {
         s->status = -2;
         return;
     }
-    bucket *slot = &s->buckets[s->buckets_in % AHEAD_ROWS];
-    if (s->buckets_in++ >= AHEAD_ROWS)
-        finish_bucket(s, slot, size);
-    *slot = (bucket){s->index->row_ids + p->table * s->index->rows + begin, end - begin, p->query, p->table};
-    __builtin_prefetch(slot->row_ids);
+    probe *slot = &s->overflows[s->overflows_in % AHEAD_OVERFLOW];
+    if (s->overflows_in++ >= AHEAD_OVERFLOW)
+        finish_overflow(s, slot, size);
+    *slot = *p;
+    slot->line = index->overflow + place;
+    __builtin_prefetch(slot->line);
+    __builtin_prefetch(slot->line + values);
 }
 
-static inline __attribute__((always_inline)) void add_probe(search *s, const uint32_t *offset, uint32_t query,
-                                                            uint32_t table, size_t size)
+static inline __attribute__((always_inline)) void finish_probe(search *s, const probe *p, size_t size)
 {
-    probe *slot = &s->probes[s->probes_in % AHEAD_OFFSETS];
-    if (s->probes_in++ >= AHEAD_OFFSETS)
+    uint64_t counts = load64(p->line);
+    if (counts == 0)
+        return;
+    if (__builtin_expect(counts == OVERFLOWS, 0)) {
+        add_overflow(s, p, size);
+        return;
+    }
+    /* 4-bit counts can only add up to what a line holds; a damaged line is held to its own sixteen words. */
+    if (p->radius == 0) {
+        unsigned before = count_before(counts, p->low), count = (unsigned)(counts >> (4 * p->low)) & 15;
+        if (__builtin_expect(before + count > UG_MIH_INLINE_ROWS, 0))
+            s->status = -2;
+        else
+            add_candidates(s, p, p->line + 2 + before, count, size);
+        return;
+    }
+    const unsigned values = values_of(s, p);
+    unsigned before = 0;
+    for (unsigned v = 0; v < values && s->status == 0; v++) {
+        unsigned count = (unsigned)(counts >> (4 * v)) & 15;
+        if (__builtin_expect(before + count > UG_MIH_INLINE_ROWS, 0)) {
+            s->status = -2;
+            return;
+        }
+        if (__builtin_popcount(v ^ p->low) <= p->radius)
+            add_candidates(s, p, p->line + 2 + before, count, size);
+        before += count;
+    }
+}
+
+static inline __attribute__((always_inline)) void add_probe(search *s, probe p, size_t size)
+{
+    probe *slot = &s->probes[s->probes_in % AHEAD_LINES];
+    if (s->probes_in++ >= AHEAD_LINES)
         finish_probe(s, slot, size);
-    *slot = (probe){offset, query, table};
-    __builtin_prefetch(offset);
+    *slot = p;
+    __builtin_prefetch(p.line);
 }
 
 static inline __attribute__((always_inline)) void drain(search *s, size_t size)
 {
-    size_t first = s->probes_in > AHEAD_OFFSETS ? s->probes_in - AHEAD_OFFSETS : 0;
+    size_t first = s->probes_in > AHEAD_LINES ? s->probes_in - AHEAD_LINES : 0;
     for (size_t i = first; i < s->probes_in && s->status == 0; i++)
-        finish_probe(s, &s->probes[i % AHEAD_OFFSETS], size);
-    first = s->buckets_in > AHEAD_ROWS ? s->buckets_in - AHEAD_ROWS : 0;
-    for (size_t i = first; i < s->buckets_in && s->status == 0; i++)
-        finish_bucket(s, &s->buckets[i % AHEAD_ROWS], size);
+        finish_probe(s, &s->probes[i % AHEAD_LINES], size);
+    first = s->overflows_in > AHEAD_OVERFLOW ? s->overflows_in - AHEAD_OVERFLOW : 0;
+    for (size_t i = first; i < s->overflows_in && s->status == 0; i++)
+        finish_overflow(s, &s->overflows[i % AHEAD_OVERFLOW], size);
     first = s->candidates_in > AHEAD_CODES ? s->candidates_in - AHEAD_CODES : 0;
     for (size_t i = first; i < s->candidates_in && s->status == 0; i++)
         finish_candidate(s, &s->candidates[i % AHEAD_CODES], size);
 }
 
-/* Probes every key within `radius` bits of `key`: all masks of each weight, by Gosper's hack. */
-static inline __attribute__((always_inline)) void probe_around(search *s, const uint32_t *offsets, uint32_t key,
-                                                               unsigned bits, int radius, uint32_t query,
-                                                               uint32_t table, size_t size)
+/* Probes every value within `radius` bits of `key`: all masks of each weight over the line's bits, by Gosper's hack; what
+   the mask leaves of the radius is for the low bits, inside the line. */
+static inline __attribute__((always_inline)) void probe_around(search *s, const uint32_t *lines, uint32_t key,
+                                                               unsigned low_bits, int radius, uint32_t query,
+                                                               unsigned table, size_t size)
 {
-    add_probe(s, offsets + key, query, table, size);
-    for (int weight = 1; weight <= radius && weight <= (int)bits && s->status == 0; weight++) {
-        uint64_t mask = ((uint64_t)1 << weight) - 1, end = (uint64_t)1 << bits;
+    const unsigned line_bits = s->index->line_bits;
+    const uint32_t high = key >> low_bits;
+    probe p = {lines + (size_t)high * UG_MIH_LINE_WORDS, query, (uint16_t)table,
+               (uint8_t)(key & ((1u << low_bits) - 1)), (uint8_t)radius};
+    add_probe(s, p, size);
+    for (int weight = 1; weight <= radius && weight <= (int)line_bits && s->status == 0; weight++) {
+        uint64_t mask = ((uint64_t)1 << weight) - 1, end = (uint64_t)1 << line_bits;
+        p.radius = (uint8_t)(radius - weight);
         while (mask < end) {
-            add_probe(s, offsets + (key ^ (uint32_t)mask), query, table, size);
+            p.line = lines + (size_t)(high ^ (uint32_t)mask) * UG_MIH_LINE_WORDS;
+            add_probe(s, p, size);
             uint64_t lowest = mask & (~mask + 1), carried = mask + lowest;
             mask = carried | (((mask ^ carried) >> 2) >> __builtin_ctzll(lowest));
         }
@@ -227,14 +379,15 @@ static inline __attribute__((always_inline)) void probe_around(search *s, const 
 static inline __attribute__((always_inline)) int query_all(search *s, size_t query_count, size_t size)
 {
     const ug_mih *index = s->index;
+    const size_t table_words = UG_MIH_LINE_WORDS << index->line_bits;
     for (size_t q = 0; q < query_count; q++)
         for (unsigned t = 0; t < index->tables && s->status == 0; t++) {
             int radius = probe_radius(index->tables, t, s->limit_bits);
             if (radius < 0)
                 break;
             uint32_t key = substring(s->queries + q * size, size, index->first_bit[t], index->key_bits[t]);
-            probe_around(s, index->offsets + index->first_offset[t], key, index->key_bits[t], radius, (uint32_t)q, t,
-                         size);
+            probe_around(s, index->lines + t * table_words, key, index->key_bits[t] - index->line_bits, radius,
+                         (uint32_t)q, t, size);
         }
     drain(s, size);
     return s->status;

@@ -5,28 +5,30 @@
 #include <stdlib.h>
 
 /* Fills the layout; -1 with an error where the arguments make none. */
-static int layout_of(ug_mih *index, Py_ssize_t rows, Py_ssize_t code_bytes, Py_ssize_t tables)
+static int layout_of(ug_mih *index, Py_ssize_t rows, Py_ssize_t code_bytes, Py_ssize_t tables, Py_ssize_t line_bits)
 {
-    if (rows < 0 || code_bytes < 0 || tables < 0 || tables > UG_MIH_MAX_TABLES ||
-        ug_mih_layout(index, (size_t)rows, (size_t)code_bytes, (unsigned)tables) < 0) {
-        PyErr_Format(PyExc_ValueError, "no index of %zd rows of %zd bytes in %zd tables can be made", rows, code_bytes,
-                     tables);
+    if (rows < 0 || code_bytes < 0 || tables < 0 || tables > UG_MIH_MAX_TABLES || line_bits < 0 ||
+        line_bits > UG_MIH_MAX_LINE_BITS ||
+        ug_mih_layout(index, (size_t)rows, (size_t)code_bytes, (unsigned)tables, (unsigned)line_bits) < 0) {
+        PyErr_Format(PyExc_ValueError, "no index of %zd rows of %zd bytes in %zd tables of 2^%zd lines can be made", rows,
+                     code_bytes, tables, line_bits);
         return -1;
     }
     return 0;
 }
 
-static int check_length(const Py_buffer *buffer, size_t expected, const char *what)
+static size_t line_bytes(const ug_mih *index)
 {
-    if ((size_t)buffer->len != expected) {
-        PyErr_Format(PyExc_ValueError, "%s must hold %zu bytes, not %zd", what, expected, buffer->len);
-        return -1;
-    }
-    return 0;
+    return (sizeof(uint32_t) * UG_MIH_LINE_WORDS) << index->line_bits;
 }
 
-static int check_aligned(const Py_buffer *buffer, const char *what)
+/* Checks that a buffer of 32-bit words has that many bytes and is aligned. */
+static int check_words(const Py_buffer *buffer, size_t expected_bytes, const char *what)
 {
+    if ((size_t)buffer->len != expected_bytes) {
+        PyErr_Format(PyExc_ValueError, "%s must hold %zu bytes, not %zd", what, expected_bytes, buffer->len);
+        return -1;
+    }
     if ((uintptr_t)buffer->buf % sizeof(uint32_t) != 0) {
         PyErr_Format(PyExc_ValueError, "%s must be aligned to 4 bytes", what);
         return -1;
@@ -34,130 +36,142 @@ static int check_aligned(const Py_buffer *buffer, const char *what)
     return 0;
 }
 
-static PyObject *mih_layout(PyObject *Py_UNUSED(module), PyObject *arguments)
+static int layout_of_codes(ug_mih *index, const Py_buffer *codes, Py_ssize_t code_bytes, Py_ssize_t tables,
+                           Py_ssize_t line_bits)
 {
-    Py_ssize_t rows, code_bytes, tables;
-    ug_mih index;
-    if (!PyArg_ParseTuple(arguments, "nnn:mih_layout", &rows, &code_bytes, &tables) ||
-        layout_of(&index, rows, code_bytes, tables) < 0)
-        return NULL;
-    PyObject *starts = PyTuple_New(tables + 1);
-    for (Py_ssize_t t = 0; starts != NULL && t <= tables; t++) {
-        PyObject *start = PyLong_FromSize_t(index.first_offset[t]);
-        if (start == NULL || PyTuple_SetItem(starts, t, start) < 0)
-            Py_CLEAR(starts);
+    if (layout_of(index, code_bytes > 0 ? codes->len / code_bytes : -1, code_bytes, tables, line_bits) < 0)
+        return -1;
+    if (codes->len % code_bytes != 0) {
+        PyErr_SetString(PyExc_ValueError, "codes must be whole codes");
+        return -1;
     }
-    return starts;
+    index->codes = codes->buf;
+    return 0;
 }
 
 static PyObject *mih_build_table(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    Py_buffer codes, offsets, row_ids;
-    Py_ssize_t code_bytes, tables, table;
-    if (!PyArg_ParseTuple(arguments, "y*nnnw*w*:mih_build_table", &codes, &code_bytes, &tables, &table, &offsets,
-                          &row_ids))
+    Py_buffer codes, lines;
+    Py_ssize_t code_bytes, tables, line_bits, table;
+    if (!PyArg_ParseTuple(arguments, "y*nnnnw*:mih_build_table", &codes, &code_bytes, &tables, &line_bits, &table,
+                          &lines))
         return NULL;
     ug_mih index;
-    Py_ssize_t rows = code_bytes > 0 ? codes.len / code_bytes : -1;
     PyObject *result = NULL;
-    if (layout_of(&index, rows, code_bytes, tables) < 0)
+    if (layout_of_codes(&index, &codes, code_bytes, tables, line_bits) < 0)
         goto done;
     if (table < 0 || table >= tables) {
         PyErr_SetString(PyExc_ValueError, "there is no such table");
         goto done;
     }
-    size_t offset_count = index.first_offset[table + 1] - index.first_offset[table];
-    if (check_length(&codes, (size_t)rows * (size_t)code_bytes, "codes") < 0 ||
-        check_length(&offsets, offset_count * sizeof(uint32_t), "offsets") < 0 ||
-        check_length(&row_ids, (size_t)rows * sizeof(uint32_t), "row_ids") < 0 ||
-        check_aligned(&offsets, "offsets") < 0 || check_aligned(&row_ids, "row_ids") < 0)
+    if (check_words(&lines, line_bytes(&index), "lines") < 0)
         goto done;
-    index.codes = codes.buf;
+    uint32_t *overflow;
+    size_t words;
+    int status;
     Py_BEGIN_ALLOW_THREADS
-    ug_mih_build_table(&index, (unsigned)table, offsets.buf, row_ids.buf);
+    status = ug_mih_build_table(&index, (unsigned)table, lines.buf, &overflow, &words);
     Py_END_ALLOW_THREADS
-    result = Py_None;
-    Py_INCREF(result);
+    if (status < 0)
+        PyErr_NoMemory();
+    else
+        result = PyBytes_FromStringAndSize((const char *)overflow, (Py_ssize_t)(words * sizeof *overflow));
+    free(overflow);
 done:
     PyBuffer_Release(&codes);
-    PyBuffer_Release(&offsets);
-    PyBuffer_Release(&row_ids);
+    PyBuffer_Release(&lines);
+    return result;
+}
+
+static PyObject *mih_shift_overflow(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Py_buffer lines;
+    unsigned int shift;
+    if (!PyArg_ParseTuple(arguments, "w*I:mih_shift_overflow", &lines, &shift))
+        return NULL;
+    PyObject *result = NULL;
+    size_t count = (size_t)lines.len / (UG_MIH_LINE_WORDS * sizeof(uint32_t));
+    if (check_words(&lines, count * UG_MIH_LINE_WORDS * sizeof(uint32_t), "lines") == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        ug_mih_shift_overflow(lines.buf, count, shift);
+        Py_END_ALLOW_THREADS
+        result = Py_None;
+        Py_INCREF(result);
+    }
+    PyBuffer_Release(&lines);
     return result;
 }
 
 static PyObject *mih_cost(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    Py_ssize_t rows, code_bytes, tables, max_distance_bits;
+    Py_ssize_t rows, code_bytes, tables, line_bits, max_distance_bits;
     ug_mih index;
-    double probes, candidates;
-    if (!PyArg_ParseTuple(arguments, "nnnn:mih_cost", &rows, &code_bytes, &tables, &max_distance_bits) ||
-        layout_of(&index, rows, code_bytes, tables) < 0)
+    double lines, candidates;
+    if (!PyArg_ParseTuple(arguments, "nnnnn:mih_cost", &rows, &code_bytes, &tables, &line_bits, &max_distance_bits) ||
+        layout_of(&index, rows, code_bytes, tables, line_bits) < 0)
         return NULL;
     if (max_distance_bits < 0)
         return PyErr_Format(PyExc_ValueError, "max_distance_bits is %zd; it must be 0 or more", max_distance_bits);
     Py_ssize_t bits = 8 * code_bytes;
-    ug_mih_cost(&index, (unsigned)(max_distance_bits < bits ? max_distance_bits : bits), &probes, &candidates);
-    return Py_BuildValue("dd", probes, candidates);
+    ug_mih_cost(&index, (unsigned)(max_distance_bits < bits ? max_distance_bits : bits), &lines, &candidates);
+    return Py_BuildValue("dd", lines, candidates);
 }
 
 static PyObject *mih_query(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    Py_buffer codes, offsets, row_ids, queries;
-    Py_ssize_t code_bytes, tables, max_distance_bits, max_candidates;
-    if (!PyArg_ParseTuple(arguments, "y*nny*y*y*nn:mih_query", &codes, &code_bytes, &tables, &offsets, &row_ids,
-                          &queries, &max_distance_bits, &max_candidates))
+    Py_buffer codes, lines, overflow, queries;
+    Py_ssize_t code_bytes, tables, line_bits, max_distance_bits, max_candidates;
+    if (!PyArg_ParseTuple(arguments, "y*nnny*y*y*nn:mih_query", &codes, &code_bytes, &tables, &line_bits, &lines,
+                          &overflow, &queries, &max_distance_bits, &max_candidates))
         return NULL;
     ug_mih index;
-    Py_ssize_t rows = code_bytes > 0 ? codes.len / code_bytes : -1;
     PyObject *packed = NULL;
-    if (layout_of(&index, rows, code_bytes, tables) < 0)
+    if (layout_of_codes(&index, &codes, code_bytes, tables, line_bits) < 0 ||
+        check_words(&lines, (size_t)tables * line_bytes(&index), "lines") < 0 ||
+        check_words(&overflow, (size_t)overflow.len / sizeof(uint32_t) * sizeof(uint32_t), "overflow") < 0)
         goto done;
-    if (check_length(&codes, (size_t)rows * (size_t)code_bytes, "codes") < 0 ||
-        check_length(&offsets, index.first_offset[tables] * sizeof(uint32_t), "offsets") < 0 ||
-        check_length(&row_ids, (size_t)tables * (size_t)rows * sizeof(uint32_t), "row_ids") < 0 ||
-        check_aligned(&offsets, "offsets") < 0 || check_aligned(&row_ids, "row_ids") < 0)
-        goto done;
-    if (max_distance_bits < 0 || max_candidates < 0 || queries.len % code_bytes != 0 || queries.len / code_bytes > UINT32_MAX) {
+    if (max_distance_bits < 0 || max_candidates < 0 || queries.len % code_bytes != 0 ||
+        (uint64_t)(queries.len / code_bytes) > UINT32_MAX) {
         PyErr_SetString(PyExc_ValueError, "queries must be whole codes, max_distance_bits and max_candidates 0 or more");
         goto done;
     }
-    index.codes = codes.buf;
-    index.offsets = offsets.buf;
-    index.row_ids = row_ids.buf;
+    index.lines = lines.buf;
+    index.overflow = overflow.buf;
+    index.overflow_words = (size_t)overflow.len / sizeof(uint32_t);
     unsigned limit = (unsigned)(max_distance_bits < 8 * code_bytes ? max_distance_bits : 8 * code_bytes);
     ug_hits hits = {NULL, 0, 0};
     int status;
     Py_BEGIN_ALLOW_THREADS
-    status = ug_mih_query(&index, queries.buf, (size_t)(queries.len / code_bytes), limit,
-                          (size_t)max_candidates, &hits);
+    status = ug_mih_query(&index, queries.buf, (size_t)(queries.len / code_bytes), limit, (size_t)max_candidates, &hits);
     Py_END_ALLOW_THREADS
     if (status == 1) {
         packed = Py_None;
         Py_INCREF(packed);
-    } else if (status == -2)
+    } else if (status == -2) {
         PyErr_SetString(PyExc_ValueError, "the tables are damaged");
-    else if (status < 0 || hits.count > (size_t)PY_SSIZE_T_MAX / sizeof *hits.items)
+    } else if (status < 0 || hits.count > (size_t)PY_SSIZE_T_MAX / sizeof *hits.items) {
         PyErr_NoMemory();
-    else
+    } else {
         packed = PyBytes_FromStringAndSize((const char *)hits.items, (Py_ssize_t)(hits.count * sizeof *hits.items));
+    }
     free(hits.items);
 done:
     PyBuffer_Release(&codes);
-    PyBuffer_Release(&offsets);
-    PyBuffer_Release(&row_ids);
+    PyBuffer_Release(&lines);
+    PyBuffer_Release(&overflow);
     PyBuffer_Release(&queries);
     return packed;
 }
 
 PyMethodDef ug_mih_methods[] = {
-    {"mih_layout", mih_layout, METH_VARARGS,
-     "mih_layout(rows, code_bytes, tables) -> where each table's offsets start, and how many there are in all"},
     {"mih_build_table", mih_build_table, METH_VARARGS,
-     "mih_build_table(codes, code_bytes, tables, table, offsets, row_ids): fill one table's offsets and rows"},
+     "mih_build_table(codes, code_bytes, tables, line_bits, table, lines) -> the table's overflow; fills its lines"},
+    {"mih_shift_overflow", mih_shift_overflow, METH_VARARGS,
+     "mih_shift_overflow(lines, shift): move the places that a table's lines note"},
     {"mih_cost", mih_cost, METH_VARARGS,
-     "mih_cost(rows, code_bytes, tables, max_distance_bits) -> (probes, expected candidates) of one query"},
+     "mih_cost(rows, code_bytes, tables, line_bits, max_distance_bits) -> (lines, expected candidates) of one query"},
     {"mih_query", mih_query, METH_VARARGS,
-     "mih_query(codes, code_bytes, tables, offsets, row_ids, queries, max_distance_bits, max_candidates)\n"
+     "mih_query(codes, code_bytes, tables, line_bits, lines, overflow, queries, max_distance_bits, max_candidates)\n"
      "-> packed (query, row, distance) triples, or None if there are more candidates"},
     {NULL, NULL, 0, NULL},
 };

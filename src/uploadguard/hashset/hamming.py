@@ -7,9 +7,11 @@ be slower, the codes are scanned all the same.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -24,15 +26,28 @@ __all__ = ["CODE_LENGTHS_BYTES", "HammingIndex"]
 CODE_LENGTHS_BYTES = (8, 32)
 """The lengths of codes that the kernel compares."""
 
-_DESIGN_LIMIT_BITS = {8: 7, 32: 31}
-"""The limit that the number of tables is chosen for, by length of code."""
+_SCANNED_ROWS = 4096
+"""So many take a scan a few microseconds, and tables would only take room."""
 
-_TABLE_BYTES = {8: 60, 32: 96}
-"""What the tables may take for each row, by length of code."""
+_DESIGN_LIMIT_BITS = {8: 7, 32: 31}
+"""The limit that the tables are made for, by length of code; they serve any other too."""
+
+_TABLE_BYTES = {8: 60, 32: 94}
+"""What the tables may take for each row of a large set, by length of code."""
+
+_SMALL_TABLE_BYTES, _SMALL_SET_BYTES = 200, 192 << 20
+"""What they may take for each row as long as all tables together stay small."""
 
 # Measured nanoseconds; only their ratios matter, to choose between ways that give the same answer.
-_PROBE_NS, _CANDIDATE_NS = 15.0, 18.0
-_SCAN_ROW_NS, _SCAN_FURTHER_QUERY_NS = 1.6, 0.5
+_LINE_NS, _CANDIDATE_NS = 22.0, 15.0
+_SCAN_ROW_NS, _SCAN_FURTHER_QUERY_NS = 1.2, 0.2
+
+_OVERFLOW_COST = 3
+"""How much slower a query is where all lines overflow, as a part of what it takes."""
+
+_LINE_BYTES = 64
+_INLINE_ROWS = 14
+"""What one line of a table holds; the kernel's ``mih.h`` has the layout."""
 
 Codes = npt.NDArray[np.uint8]
 Ids = npt.NDArray[np.uint32]
@@ -47,14 +62,12 @@ class HammingIndex:
     only, so how codes are stored and searched can change behind these.
     """
 
-    __slots__ = ("_buffer", "_codes", "_ids", "_offsets", "_row_ids", "_tables")
+    __slots__ = ("_buffer", "_codes", "_ids", "_tables")
 
-    def __init__(
-        self, codes: Codes, ids: Ids | None = None, offsets: Ids | None = None, row_ids: Ids | None = None
-    ) -> None:
+    def __init__(self, codes: Codes, ids: Ids | None = None, tables: Tables | None = None) -> None:
         """``codes`` is C-contiguous uint8 (n, 8) or (n, 32); ``ids`` is (n,), by default the row numbers.
 
-        ``offsets`` and ``row_ids`` are the tables, as :meth:`build` makes them; without them queries scan.
+        ``tables`` are as :meth:`build` makes them; without them queries scan.
         """
         if codes.ndim != 2 or codes.shape[1] not in CODE_LENGTHS_BYTES or codes.dtype != np.uint8:
             raise ValueError(f"codes must be uint8 (n, 8) or (n, 32), not {codes.dtype} {codes.shape}")
@@ -63,41 +76,41 @@ class HammingIndex:
         self._codes = codes
         self._buffer = codes.data
         self._ids = check_ids(ids, len(codes))
-        self._offsets, self._row_ids = offsets, row_ids
-        self._tables = 0
-        if offsets is not None and row_ids is not None and len(codes):
-            self._tables, rest = divmod(len(row_ids), len(codes))
-            if (
-                rest
-                or self._tables < 1
-                or len(offsets) != _kernel.mih_layout(len(codes), codes.shape[1], self._tables)[-1]
-            ):
+        self._tables = tables
+        if tables is not None:
+            _cost_ns(*codes.shape, tables.count, tables.line_bits, 0)
+            if len(tables.lines) * 4 != tables.count * _LINE_BYTES << tables.line_bits:
                 raise ValueError("the tables do not fit the codes")
 
     @classmethod
     def build(cls, codes: Codes, ids: Ids | None = None) -> HammingIndex:
         """Prepare ``codes``, uint8 (n, 8) or (n, 32) of any layout, for look-up. Large sets take all CPUs."""
-        codes = np.ascontiguousarray(codes)
-        if codes.ndim != 2 or codes.shape[1] not in CODE_LENGTHS_BYTES or codes.dtype != np.uint8:
-            return cls(codes, ids)  # which says what is wrong
-        tables = _choose_tables(len(codes), codes.shape[1])
-        return cls(codes, ids, *_build_tables(codes, tables)) if tables else cls(codes, ids)
+        index = cls(np.ascontiguousarray(codes), ids)
+        shape = _choose_tables(len(index), index.length_bytes)
+        if shape is None:
+            return index
+        index = cls(_on_lines(index._codes), ids)
+        index._tables = _build_tables(index._codes, *shape)
+        return index
 
     @classmethod
     def from_sections(cls, sections: Mapping[str, memoryview], length_bytes: int) -> HammingIndex:
         """Wrap what :meth:`sections` gave, without copying. Raises ``ValueError`` or ``KeyError`` if it cannot be."""
         codes = np.frombuffer(sections["codes"], np.uint8).reshape(-1, length_bytes)
-        tables = [np.frombuffer(sections[name], "<u4") for name in _TABLE_SECTIONS if name in sections]
-        if len(tables) == 1:
-            raise ValueError("the tables are incomplete")
-        return cls(codes, read_ids(sections["ids"]), *tables)
+        tables = None
+        if "table_shape" in sections:
+            count, line_bits = np.frombuffer(sections["table_shape"], "<u4").tolist()
+            lines, overflow = (np.frombuffer(sections[name], "<u4") for name in ("table_lines", "table_overflow"))
+            tables = Tables(count, line_bits, lines, overflow)
+        return cls(codes, read_ids(sections["ids"]), tables)
 
     def sections(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays to store, by name, little-endian."""
         found: dict[str, npt.NDArray[Any]] = {"codes": self._codes, "ids": self.ids.astype("<u4", copy=False)}
-        if self._offsets is not None and self._row_ids is not None:
-            tables = (self._offsets, self._row_ids)
-            found |= {name: part.astype("<u4", copy=False) for name, part in zip(_TABLE_SECTIONS, tables, strict=True)}
+        if self._tables is not None:
+            found["table_shape"] = np.array([self._tables.count, self._tables.line_bits], "<u4")
+            found["table_lines"] = self._tables.lines.astype("<u4", copy=False)
+            found["table_overflow"] = self._tables.overflow.astype("<u4", copy=False)
         return found
 
     @property
@@ -138,15 +151,17 @@ class HammingIndex:
         """Query numbers, rows and distances of all hits in any order, by the way that is likely the faster."""
         rows, length_bytes = self._codes.shape
         packed: bytes | None = None
-        if self._tables and self._offsets is not None and self._row_ids is not None:
+        tables = self._tables
+        if tables is not None:
             scan_ns = rows * (_SCAN_ROW_NS + _SCAN_FURTHER_QUERY_NS * (len(codes) - 1))
-            if len(codes) * _cost_ns(rows, length_bytes, self._tables, max_distance_bits) < scan_ns:
+            if len(codes) * _cost_ns(rows, length_bytes, tables.count, tables.line_bits, max_distance_bits) < scan_ns:
                 packed = _kernel.mih_query(
                     self._buffer,
                     length_bytes,
-                    self._tables,
-                    self._offsets.data,
-                    self._row_ids.data,
+                    tables.count,
+                    tables.line_bits,
+                    tables.lines.data,
+                    tables.overflow.data,
                     codes.data,
                     max_distance_bits,
                     int(scan_ns / _CANDIDATE_NS),
@@ -157,43 +172,89 @@ class HammingIndex:
         return queries, found_rows, distances_bits
 
 
-_TABLE_SECTIONS = ("table_offsets", "table_rows")
+@dataclass(frozen=True, slots=True, eq=False)
+class Tables:
+    """Tables for multi-index hashing: ``count`` of them, each of 2 to the power of ``line_bits`` lines.
+
+    ``lines`` and ``overflow`` are uint32, one-dimensional; the kernel's ``mih.h`` says what they hold.
+    """
+
+    count: int
+    line_bits: int
+    lines: Ids
+    overflow: Ids
 
 
-@lru_cache(maxsize=1024)
-def _cost_ns(rows: int, length_bytes: int, tables: int, max_distance_bits: int) -> float:
-    """What one query by way of the tables takes, about."""
-    probes, candidates = _kernel.mih_cost(rows, length_bytes, tables, max_distance_bits)
-    return probes * _PROBE_NS + candidates * _CANDIDATE_NS
+@lru_cache(maxsize=4096)
+def _cost_ns(rows: int, length_bytes: int, tables: int, line_bits: int, max_distance_bits: int) -> float:
+    """What one query by way of the tables takes, about. Raises ``ValueError`` where no such tables can be."""
+    lines, candidates = _kernel.mih_cost(rows, length_bytes, tables, line_bits, max_distance_bits)
+    return lines * _LINE_NS + candidates * _CANDIDATE_NS
 
 
-def _choose_tables(rows: int, length_bytes: int) -> int:
-    """The number of tables that makes queries at the design limit fastest within the room there is; 0: scan."""
-    best, best_ns = 0, rows * _SCAN_ROW_NS
+def _overflowing(rows_per_line: float) -> tuple[float, float]:
+    """The share of lines that overflow, and the rows they hold for each line there is, if rows fall at random."""
+    term, inside, rows_inside = math.exp(-rows_per_line), 0.0, 0.0
+    for count in range(_INLINE_ROWS + 1):
+        inside += term
+        rows_inside += term * count
+        term *= rows_per_line / (count + 1)
+    return max(0.0, 1.0 - inside), max(0.0, rows_per_line - rows_inside)
+
+
+def _choose_tables(rows: int, length_bytes: int) -> tuple[int, int] | None:
+    """How many tables, and how many line bits, make queries at the design limit fastest in the room there is.
+
+    None: a scan is faster.
+    """
+    if rows <= _SCANNED_ROWS:
+        return None
+    best, best_ns = None, rows * _SCAN_ROW_NS
+    room = max(_TABLE_BYTES[length_bytes] * rows, min(_SMALL_TABLE_BYTES * rows, _SMALL_SET_BYTES))
     for tables in range(3, 33):
-        try:
-            offsets = _kernel.mih_layout(rows, length_bytes, tables)[-1]
-        except ValueError:
-            continue
-        if 4 * (tables * rows + offsets) > _TABLE_BYTES[length_bytes] * rows:
-            continue
-        cost_ns = _cost_ns(rows, length_bytes, tables, _DESIGN_LIMIT_BITS[length_bytes])
-        if cost_ns < best_ns:
-            best, best_ns = tables, cost_ns
+        for line_bits in range(8, 27):
+            share, rows_over = _overflowing(rows / (1 << line_bits))
+            table_bytes = (_LINE_BYTES + 4 * rows_over + 4 * 16 * share) * (1 << line_bits)
+            if tables * table_bytes > room:
+                continue
+            try:
+                cost_ns = _cost_ns(rows, length_bytes, tables, line_bits, _DESIGN_LIMIT_BITS[length_bytes])
+            except ValueError:
+                continue
+            cost_ns *= 1 + _OVERFLOW_COST * share
+            if cost_ns < best_ns:
+                best, best_ns = (tables, line_bits), cost_ns
     return best
 
 
-def _build_tables(codes: Codes, tables: int) -> tuple[Ids, Ids]:
-    """Fill the tables, several at once: the kernel lets go of the GIL."""
-    rows, length_bytes = codes.shape
-    starts = _kernel.mih_layout(rows, length_bytes, tables)
-    offsets = np.empty(starts[-1], np.uint32)
-    row_ids = np.empty((tables, rows), np.uint32)
+def _room_on_lines(size_bytes: int) -> Codes:
+    """Room that begins on a cache line of the processor's, so that what is laid out for one line takes no second."""
+    room = np.empty(size_bytes + _LINE_BYTES, np.uint8)
+    return room[-room.ctypes.data % _LINE_BYTES :][:size_bytes]
 
-    def fill(table: int) -> None:
-        part = offsets[starts[table] : starts[table + 1]]
-        _kernel.mih_build_table(codes.data, length_bytes, tables, table, part.data, row_ids[table].data)
+
+def _on_lines(codes: Codes) -> Codes:
+    """The codes themselves if they begin on a cache line, as in a segment's map they do; else a copy that does."""
+    if codes.ctypes.data % _LINE_BYTES == 0:
+        return codes
+    copy = _room_on_lines(codes.nbytes).reshape(codes.shape)
+    copy[:] = codes
+    return copy
+
+
+def _build_tables(codes: Codes, count: int, line_bits: int) -> Tables:
+    """Fill the tables, several at once: the kernel lets go of the GIL."""
+    words = _LINE_BYTES // 4 << line_bits
+    lines = _room_on_lines(4 * count * words).view(np.uint32)
+
+    def fill(table: int) -> bytes:
+        part = lines[table * words : (table + 1) * words]
+        return _kernel.mih_build_table(codes.data, codes.shape[1], count, line_bits, table, part.data)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, range(tables)))
-    return offsets, row_ids.reshape(-1)
+        overflows = list(pool.map(fill, range(count)))
+    shift = 0
+    for table, overflow in enumerate(overflows):
+        _kernel.mih_shift_overflow(lines[table * words : (table + 1) * words].data, shift)
+        shift += len(overflow) // 4
+    return Tables(count, line_bits, lines, np.frombuffer(b"".join(overflows), np.uint32))
