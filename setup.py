@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -9,6 +10,11 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, CompileError, ExecError, PlatformError
 
 NATIVE = Path("src/uploadguard/_native")
+# -ffp-contract=off: the bit-exact PDQ path must round like the reference, so no fused multiply-add there.
+COMPILE_ARGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+# For tests/sanitize.sh: a kernel that stops at the first access out of bounds and at undefined behaviour.
+SANITIZE_ARGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZE = os.environ.get("UPLOADGUARD_SANITIZE") == "1"
 NO_COMPILER = (
     "uploadguard needs its native kernel, and no working C compiler with the Python headers was found. "
     "Install them and try again: on Debian or Ubuntu 'apt-get install gcc python3-dev', "
@@ -34,8 +40,11 @@ setup(
             sources=sorted(str(path) for path in NATIVE.glob("*.c")),
             depends=sorted(str(path) for path in NATIVE.glob("*.h")),
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
-            # -ffp-contract=off: the bit-exact PDQ path must round like the reference, so no fused multiply-add there.
-            extra_compile_args=["-std=c11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"],
+            extra_compile_args=[
+                *COMPILE_ARGS,
+                *(["-O1", "-g", "-fno-omit-frame-pointer", *SANITIZE_ARGS] if SANITIZE else []),
+            ],
+            extra_link_args=SANITIZE_ARGS if SANITIZE else [],
             libraries=["m"],
             py_limited_api=True,
         )
