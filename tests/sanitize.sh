@@ -29,7 +29,7 @@ UPLOADGUARD_SANITIZE=1 "$python" -m pip install -q --no-deps --target "$work/sit
 # the ends of its buffers.
 export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so.6)"
 export ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1:log_path=$work/reports/asan"
-export UBSAN_OPTIONS="print_stacktrace=1:log_path=$work/reports/ubsan"
+export UBSAN_OPTIONS="print_stacktrace=1"
 export PYTHONMALLOC=malloc PYTHONPATH="$work/site"
 
 "$python" - "$work/site" <<'CHECK'
@@ -44,7 +44,8 @@ assert b"__asan_report" in library.read_bytes(), "the kernel under test is not s
 CHECK
 
 status=0
-"$python" -m pytest -q -p no:cacheprovider "${tests[@]}" || status=$?
+# UBSan writes to standard error, which pytest must not keep to itself when it dies of it.
+"$python" -m pytest -q -p no:cacheprovider --capture=sys "${tests[@]}" || status=$?
 if compgen -G "$work/reports/*" > /dev/null; then
   cat "$work"/reports/*
   status=1
