@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import logging
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -532,3 +533,166 @@ def test_fail_open_settings_are_logged_at_start_and_show_in_the_status(
         decision = guard.check(variant_bytes("resized")[:20_000])
         assert "truncated" in decision.reasons
     assert "policy.failures.truncated" in caplog.text
+
+
+def test_verdicts_print_as_words(guard: Guard) -> None:
+    verdict = guard.check(picture_bytes()).verdict
+    assert (f"{verdict} {verdict:>6}", str(verdict), "%s" % verdict) == ("block  block", "block", "block")  # noqa: UP031
+    assert verdict > Verdict.QUEUE
+
+
+def test_a_context_of_another_type_is_a_type_error(guard: Guard) -> None:
+    with pytest.raises(TypeError, match=r"uploadguard\.Context"):
+        guard.check(b"x", context={"uploader": "u1"})  # type: ignore[arg-type]
+
+
+def test_without_arguments_the_file_in_the_working_directory_counts(
+    hashset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(hashset.parent)
+    (hashset.parent / "uploadguard.toml").write_text("[media]\nmax_pixels = 10\n")
+    with Guard.open() as guard:
+        assert guard.check(unrelated_picture()).reasons == ("too_many_pixels",)
+    with Guard.open(hashset=hashset) as guard:
+        assert guard.check(unrelated_picture()).allowed
+
+
+def test_an_animation_that_was_sampled_says_so(hashset: Path) -> None:
+    with Image.open(photo("chelsea.png")) as image:
+        frames = [image.rotate(angle) for angle in range(0, 60, 5)]
+        out = io.BytesIO()
+        frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    with Guard.open(hashset=hashset, media={"max_frames_hashed": 4}) as guard:
+        decision = guard.check(out.getvalue())
+        assert (decision.verdict, decision.reasons) == (Verdict.ALLOW, ("frames_sampled",))
+        assert (decision.media.frames_total, decision.media.frames_hashed) == (12, 4)
+    policy = {"failures": {"frames_sampled": "queue"}}
+    with Guard.open(hashset=hashset, media={"max_frames_hashed": 4}, policy=policy) as guard:
+        assert guard.check(out.getvalue()).verdict is Verdict.QUEUE
+
+
+# What an attacker tried
+
+
+def test_locks_held_at_a_fork_do_not_hang_the_child(hashset: Path) -> None:
+    script = f"""
+        import os, signal
+        from uploadguard import Guard
+        guard = Guard.open(hashset={str(hashset)!r})
+        with guard._counting, guard._serving._loading, guard._pools._making:
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)
+                guard.check(b"x" * 300_000)
+                guard.refresh()
+                os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("enabled", [["sha1"], ["pdq"]])
+def test_lists_of_which_nothing_can_match_are_no_protection(tmp_path: Path, enabled: list[str]) -> None:
+    HashSet.create(tmp_path / "set")
+    entry = ListEntry("one", (("md5", bytes(range(16))),))
+    HashSet.open(tmp_path / "set").add_list("md5-only", [entry], KINDS)
+    with Guard.open(hashset=tmp_path / "set", signals={"enabled": enabled}) as guard:
+        assert not guard.ready
+        with pytest.raises(NotReadyError, match="enable its signal types"):
+            guard.check(b"x")
+    with Guard.open(hashset=tmp_path / "set", signals={"enabled": ["md5", *enabled]}) as guard:
+        assert guard.ready
+
+
+class BrokenDigest:
+    """A digest that raises where ``at`` says, or is too short."""
+
+    name = "broken"
+    length_bytes = 4
+    max_distance_bits = 0
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def parse(self, text: str) -> bytes:
+        return bytes.fromhex(text)
+
+    def format(self, value: bytes) -> str:
+        return value.hex()
+
+    def new(self) -> BrokenDigest:
+        return self._do("new", self)
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._do("update", None)
+
+    def digest(self) -> bytes:
+        return self._do("digest", b"123" if self.at == "length" else b"1234")
+
+    def _do(self, what: str, result: Any) -> Any:
+        if self.at == what:
+            raise RuntimeError("payload 89504e47")
+        return result
+
+    @hookimpl
+    def uploadguard_signal_types(self) -> list[Any]:
+        return [self]
+
+
+@pytest.mark.parametrize("at", ["new", "update", "digest", "length"])
+def test_a_digest_that_fails_is_a_failure_and_the_others_count(hashset: Path, at: str) -> None:
+    enabled = ["broken", "md5", "pdq"]
+    with Guard.open(hashset=hashset, plugins={"p": BrokenDigest(at)}, signals={"enabled": enabled}) as guard:
+        decision = guard.check(unrelated_picture())
+        assert (decision.verdict, decision.reasons) == (Verdict.QUEUE, ("signal_failed",))
+        assert decision.failures[0].detail.startswith("broken raised ")
+        assert "8950" not in decision.to_json()
+        assert guard.check(picture_bytes()).verdict is Verdict.BLOCK
+
+
+def test_closing_tells_waiting_tasks_that_the_guard_is_closed(hashset: Path) -> None:
+    decoder = WaitingDecoder()
+
+    async def main() -> list[Any]:
+        guard = Guard.open(hashset=hashset, plugins={"waiting": decoder}, threads={"workers": 1})
+        tasks = [asyncio.create_task(guard.acheck(unrelated_picture())) for _ in range(4)]
+        await asyncio.to_thread(decoder.started.wait)
+        closing = asyncio.create_task(asyncio.to_thread(guard.close))
+        while not guard._closed:  # noqa: ASYNC110 - set on another thread
+            await asyncio.sleep(0.001)
+        tasks[0].cancel()
+        await closing
+        with pytest.raises(NotReadyError):
+            await guard.acheck(b"")
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, *rest = asyncio.run(asyncio.wait_for(main(), 60))
+    assert isinstance(first, asyncio.CancelledError)
+    assert [type(error) for error in rest] == [NotReadyError] * 3
+
+
+def test_what_crosses_processes_can_be_pickled(guard: Guard) -> None:
+    decision = guard.check(variant_bytes("resized"), context=Context(uploader="u1"))
+    assert pickle.loads(pickle.dumps(decision)) == decision
+    assert pickle.loads(pickle.dumps(Context(uploader="u1"))) == Context(uploader="u1")
+    assert pickle.loads(pickle.dumps(UploadRefused(decision))).decision == decision
+    assert pickle.loads(pickle.dumps(PluginError("name", "why"))).plugin == "name"
+
+
+def test_an_explanation_keeps_to_its_lines(hashset: Path) -> None:
+    entry = ListEntry("a\nb", (("md5", testlist.TEST_HASHES["md5"]),), category="c\x1b[2J\nforged: allow")
+    HashSet.open(hashset).add_list("odd", [entry], KINDS)
+    with Guard.open(hashset=hashset) as guard:
+        text = guard.explain(guard.check(picture_bytes()))
+    assert "\x1b" not in text
+    assert not any(line.startswith("forged") for line in text.splitlines())
+
+
+def test_a_known_file_whose_decoder_cannot_be_stopped_is_not_decoded(hashset: Path) -> None:
+    heic = (Path(__file__).parent / "media" / "data" / "drawn.heic").read_bytes() + bytes(400_000)
+    entry = ListEntry("heic", (("md5", hashlib.md5(heic).digest()),))
+    HashSet.open(hashset).add_list("heic", [entry], KINDS)
+    with Guard.open(hashset=hashset, threads={"digest_overlap": True}) as guard:
+        decision = guard.check(heic)
+    assert decision.verdict is Verdict.BLOCK
+    assert "decode" not in decision.timings_ms

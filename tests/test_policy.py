@@ -87,6 +87,7 @@ class TestDefaults:
             (FailureCode.TRUNCATED, Verdict.QUEUE),
             (FailureCode.LOW_QUALITY, Verdict.NOT_SCANNED),
             (FailureCode.FRAMES_OVER_BUDGET, Verdict.NOT_SCANNED),
+            (FailureCode.FRAMES_SAMPLED, Verdict.ALLOW),
             (FailureCode.SIGNAL_FAILED, Verdict.QUEUE),
             (FailureCode.PLUGIN_FAILED, Verdict.QUEUE),
         ],
@@ -94,9 +95,10 @@ class TestDefaults:
     def test_failures(self, code: FailureCode, verdict: Verdict) -> None:
         assert check(failure(code)) == Outcome(verdict, (code.value,))
 
-    def test_every_failure_code_has_a_verdict_and_none_lets_through(self) -> None:
+    def test_every_failure_code_has_a_verdict_and_only_sampling_lets_through(self) -> None:
         assert set(DEFAULT_FAILURE_VERDICTS) == set(FailureCode)
-        assert Verdict.ALLOW not in DEFAULT_FAILURE_VERDICTS.values()
+        allowed = [code for code, verdict in DEFAULT_FAILURE_VERDICTS.items() if verdict is Verdict.ALLOW]
+        assert allowed == [FailureCode.FRAMES_SAMPLED]
 
     @pytest.mark.parametrize(("distance_bits", "verdict"), [(31, Verdict.QUEUE), (32, Verdict.ALLOW)])
     def test_the_limit_is_inclusive(self, distance_bits: int, verdict: Verdict) -> None:

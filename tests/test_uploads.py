@@ -75,9 +75,10 @@ def test_a_stream_that_cannot_seek_is_read_to_its_end() -> None:
         (lambda d: d / "missing.jpg", "no such file"),
         (lambda d: d, "directory"),
         (lambda d: "nul\0byte", "cannot be read"),
+        (lambda d: "", "the path is empty"),
         (lambda d: d / ("n" * 300), "cannot be read"),
     ],
-    ids=["missing", "directory", "nul", "long"],
+    ids=["missing", "directory", "nul", "empty", "long"],
 )
 def test_unreadable_paths_are_named_with_the_reason(tmp_path: Path, make: Any, reason: str) -> None:
     with pytest.raises(MediaReadError, match=reason):
@@ -112,3 +113,35 @@ def test_a_closed_file_and_a_failing_one_are_read_errors() -> None:
 def test_what_is_not_bytes_a_path_or_a_binary_file_is_a_type_error(data: Any) -> None:
     with pytest.raises(TypeError, match="data must be"):
         read(data)
+
+
+def test_a_file_in_text_mode_is_a_type_error(tmp_path: Path) -> None:
+    path = tmp_path / "upload.jpg"
+    path.write_bytes(b"\xff\xd8")
+    with path.open(encoding="utf-8") as file, pytest.raises(TypeError, match="binary mode"):
+        read(file)
+
+
+@pytest.mark.parametrize("chunks", [[None], [b"half", None]])
+def test_a_file_that_does_not_wait_for_its_data_is_never_taken_for_a_short_one(chunks: list[Any]) -> None:
+    class NonBlocking:
+        def __init__(self) -> None:
+            self.chunks = list(chunks)
+
+        def read(self, size: int) -> Any:
+            return self.chunks.pop(0)
+
+    for limit_bytes in (1000, 2):
+        with pytest.raises(MediaReadError, match="non-blocking"):
+            read(NonBlocking(), limit_bytes)
+
+
+def test_a_file_object_needs_read_and_nothing_else() -> None:
+    class Minimal:
+        def __init__(self) -> None:
+            self.data = [b"a", b"b", b""]
+
+        def read(self, size: int) -> bytes:
+            return self.data.pop(0)
+
+    assert bytes(read(Minimal()).content or b"") == b"ab"

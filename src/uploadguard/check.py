@@ -17,6 +17,7 @@ from uploadguard.errors import PluginError
 from uploadguard.hashset import Generation
 from uploadguard.media.base import DecodeOptions, Decoder
 from uploadguard.media.inspect import Inspection, Limits, inspect_media
+from uploadguard.media.sniff import HEAD_BYTES, sniff
 from uploadguard.models import Context, Decision, Failure, FailureCode, Hash, Match, Media, Verdict
 from uploadguard.plugins import Plugins
 from uploadguard.policy import ALLOW_LISTED, Outcome, Policy, apply_answers, decide, limits
@@ -28,6 +29,9 @@ __all__ = ["CheckCancelled", "CheckRunner", "Timings"]
 
 _SMALL_BYTES = 256 * 1024
 """Below this, hashing the digests takes less time than handing them to another thread is worth."""
+
+_STOPPABLE = frozenset({"image/jpeg", "image/png"})
+"""Decoded piece by piece, so that a digest match can stop it. Of others the digests are waited for first."""
 
 PLUGIN_VERDICT = "plugin_verdict"
 
@@ -145,7 +149,16 @@ class CheckRunner:
             found = generation.match(usable, self._limits(self._tenant(context)))
             timings.lap("match")
         decision, errors = self._decide(
-            (*digests.hashes, *inspection.hashes), [*digests.matches, *found], inspection, generation, context, timings
+            (*digests.hashes, *inspection.hashes),
+            [*digests.matches, *found],
+            inspection,
+            tuple(
+                Failure(FailureCode.SIGNAL_FAILED, f"{name} raised {error}")
+                for name, error in upload.digest.failed.items()
+            ),
+            generation,
+            context,
+            timings,
         )
         return decision, errors
 
@@ -156,7 +169,10 @@ class CheckRunner:
     def _start_digests(
         self, upload: Upload, context: Context, generation: Generation, decided: threading.Event
     ) -> Future[_DigestResult]:
-        pool = self._digest_pool() if not upload.digested and upload.size_bytes > _SMALL_BYTES else None
+        pool = None
+        if not upload.digested and upload.size_bytes > _SMALL_BYTES and upload.content is not None:
+            stoppable = sniff(bytes(upload.content[:HEAD_BYTES])) in _STOPPABLE
+            pool = self._digest_pool() if stoppable else None
         if pool is not None:
             return pool.submit(self._digests, upload, context, generation, decided)
         done: Future[_DigestResult] = Future()
@@ -195,12 +211,13 @@ class CheckRunner:
         hashes: tuple[Hash, ...],
         matches: list[Match],
         inspection: Inspection,
+        digest_failures: tuple[Failure, ...],
         generation: Generation,
         context: Context,
         timings: Timings,
     ) -> tuple[Decision, list[PluginError]]:
         tenant = self._tenant(context)
-        failures = inspection.failures
+        failures = (*digest_failures, *inspection.failures)
 
         def decision_of(outcome: Outcome, verdict: Verdict, reasons: tuple[str, ...]) -> Decision:
             return Decision(

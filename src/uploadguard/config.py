@@ -188,7 +188,12 @@ class FailureSettings(_Section):
     low_quality: FailureVerdict = Field(
         default="not_scanned", description="Too flat or too small for a perceptual hash."
     )
-    frames_over_budget: FailureVerdict = Field(default="not_scanned", description="Some frames were not hashed.")
+    frames_over_budget: FailureVerdict = Field(
+        default="not_scanned", description="media.max_decoded_pixels did not reach all of an animation."
+    )
+    frames_sampled: FailureVerdict = Field(
+        default="allow", description="More frames than media.max_frames_hashed: those hashed are spread over them all."
+    )
     signal_failed: FailureVerdict = Field(default="queue", description="A signal type raised while hashing.")
     plugin_failed: FailureVerdict = Field(default="queue", description="A plugin raised, or broke its contract.")
 

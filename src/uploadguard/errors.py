@@ -132,6 +132,9 @@ class PluginError(UploadguardError):
         self.reason = reason
         super().__init__(f"plugin {plugin!r}: {reason}")
 
+    def __reduce__(self) -> tuple[type[PluginError], tuple[str, str]]:
+        return type(self), (self.plugin, self.reason)
+
 
 class UploadRefused(UploadguardError):
     """The upload must not be served. Says nothing of why: its text may reach the uploader."""
@@ -139,3 +142,6 @@ class UploadRefused(UploadguardError):
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
         super().__init__(f"upload refused (reference {decision.reference})")
+
+    def __reduce__(self) -> tuple[type[UploadRefused], tuple[Decision]]:
+        return type(self), (self.decision,)

@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -35,6 +36,9 @@ __all__ = ["Guard", "GuardStatus", "StreamingCheck"]
 log = logging.getLogger("uploadguard")
 
 _NO_CONTEXT = Context()
+_DEFAULT_CONFIG = "uploadguard.toml"
+_GUARDS: weakref.WeakSet[Guard] = weakref.WeakSet()
+"""Those of this process, whose locks a forked child must renew: their holders do not exist in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +100,10 @@ class Guard:
             verify=hashset.verify,
             refresh_s=hashset.refresh_s,
             built_in=(_test_segment(),) if hashset.test_list else (),
+            signal_types={signal.name for signal in (*digest_signals, *pixel_signals)},
             changed=self._generation_changed,
         )
+        _GUARDS.add(self)
         if self._fail_open:
             log.warning("fail-open settings let uploads through uninspected: %s", ", ".join(self._fail_open))
         unknown = self._policy.list_names() - {info.name for info in self._serving.current().generation.lists}
@@ -121,9 +127,11 @@ class Guard:
     ) -> Self:
         """Open a Guard.
 
-        ``config`` is a TOML file; without it the environment variable ``UPLOADGUARD_CONFIG`` may name one. ``hashset``
-        is the hash set's directory, or that table's settings. ``plugins`` are plugin objects by name, beside those
-        that the configuration names. Further keywords override settings: ``media={"max_pixels": 10_000_000}``.
+        ``config`` is a TOML file. Without it the environment variable ``UPLOADGUARD_CONFIG`` may name one; and with
+        neither, and no ``hashset``, it is ``uploadguard.toml`` in the working directory if that exists, as on the
+        command line. ``hashset`` is the hash set's directory, or that table's settings. ``plugins`` are plugin objects
+        by name, beside those that the configuration names. Further keywords override settings:
+        ``media={"max_pixels": 10_000_000}``.
 
         Raises :class:`~uploadguard.errors.ConfigError`, :class:`~uploadguard.errors.HashSetError` or
         :class:`~uploadguard.errors.PluginError`.
@@ -132,6 +140,8 @@ class Guard:
             overrides["hashset"] = hashset
         elif hashset is not None:
             overrides["hashset"] = {"path": Path(hashset)}
+        elif config is None and not os.environ.get("UPLOADGUARD_CONFIG") and Path(_DEFAULT_CONFIG).is_file():
+            config = _DEFAULT_CONFIG
         return cls(Settings.load(config, **overrides), plugins=plugins)
 
     @property
@@ -156,22 +166,18 @@ class Guard:
         :class:`~uploadguard.errors.MediaReadError` if the bytes cannot be read. Whatever is wrong with the media
         itself is in the decision.
         """
-        return self._check(data, context or _NO_CONTEXT)
+        return self._check(data, _context_of(context))
 
     async def acheck(self, data: Data, *, context: Context | None = None) -> Decision:
         """:meth:`check` on a thread of the Guard's, so that the event loop goes on. Cancelling it stops the work."""
         cancelled = threading.Event()
-        work = functools.partial(self._check, data, context or _NO_CONTEXT, cancelled.is_set)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pools.checks(), work)
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
+        work = functools.partial(self._check, data, _context_of(context), cancelled.is_set)
+        return await self._on_thread(work, cancelled)
 
     def inspect(self, context: Context | None = None) -> StreamingCheck:
         """A check of an upload that is still arriving: its digests are computed as the bytes come in."""
         self._generation()
-        return StreamingCheck(self, context or _NO_CONTEXT)
+        return StreamingCheck(self, _context_of(context))
 
     def refresh(self) -> bool:
         """Look for a new generation of the hash set now. Returns whether one took over."""
@@ -202,7 +208,7 @@ class Guard:
         for match in decision.matches:
             kind = "allow-list" if match.allow else "list"
             where = f"frame {match.frame}, {match.variant}" if not match.exact else "the file's own bytes"
-            category = f", category {match.category}" if match.category else ""
+            category = f", category {match.category!r}" if match.category else ""
             lines.append(
                 f"  {match.signal_type} match in {kind} {match.list_name!r}, entry {match.entry_id!r}{category}: "
                 f"{match.distance_bits} bits apart ({where})"
@@ -234,6 +240,23 @@ class Guard:
     ) -> None:
         self.close()
 
+    def _after_fork(self) -> None:
+        self._counting = threading.Lock()
+        self._serving.after_fork()
+        self._pools.after_fork()
+
+    async def _on_thread(self, work: Callable[[], Decision], cancelled: threading.Event) -> Decision:
+        """Run a check on a thread of the Guard's; cancelling the waiting task stops the work."""
+        self._generation()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pools.checks(), work)
+        except asyncio.CancelledError:
+            cancelled.set()
+            task = asyncio.current_task()
+            if self._closed and (task is None or not task.cancelling()):
+                raise NotReadyError("the Guard was closed before the check began") from None
+            raise
+
     def _can_answer(self, served: Served) -> bool:
         return served.entries > 0 or self._settings.hashset.allow_empty
 
@@ -243,8 +266,8 @@ class Guard:
         served = self._serving.current()
         if not self._can_answer(served):
             raise NotReadyError(
-                "the hash set is empty, so nothing could ever match: import a list with 'uploadguard lists add', "
-                "or set hashset.allow_empty"
+                "the hash set is empty of hashes that checks use, so nothing could ever match: import a list with "
+                "'uploadguard lists add', enable its signal types, or set hashset.allow_empty"
             )
         return served.generation
 
@@ -305,11 +328,7 @@ class StreamingCheck:
     async def afinish(self) -> Decision:
         """:meth:`finish` on a thread of the Guard's, so that the event loop goes on."""
         work = functools.partial(self._guard._finish, self._take(), self._context, self._cancelled.is_set)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._guard._pools.checks(), work)
-        except asyncio.CancelledError:
-            self._cancelled.set()
-            raise
+        return await self._guard._on_thread(work, self._cancelled)
 
     def __enter__(self) -> Self:
         return self
@@ -327,8 +346,7 @@ class StreamingCheck:
 
 
 class _Pools:
-    """The Guard's threads: for digests beside decoding, and for asynchronous checks. Made when first used, and made
-    anew in a forked child, where the parent's threads do not exist."""
+    """The Guard's threads: for digests beside decoding, and for asynchronous checks. Made when first used."""
 
     def __init__(self, settings: Settings) -> None:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -337,7 +355,6 @@ class _Pools:
         self._sizes = {"digests": cpus, "checks": settings.threads.workers or cpus}
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._making = threading.Lock()
-        self._pid = os.getpid()
 
     def digests(self) -> Executor | None:
         """Where to compute digests beside decoding; None: in line."""
@@ -349,14 +366,15 @@ class _Pools:
 
     def close(self) -> None:
         """Finish what is running and stop the threads."""
-        if self._pid == os.getpid():
-            for pool in self._pools.values():
-                pool.shutdown(wait=True, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
         self._pools = {}
 
+    def after_fork(self) -> None:
+        """In a forked child: the parent's threads do not exist here."""
+        self._pools, self._making = {}, threading.Lock()
+
     def _pool(self, kind: str) -> ThreadPoolExecutor:
-        if self._pid != os.getpid():
-            self._pools, self._making, self._pid = {}, threading.Lock(), os.getpid()
         pool = self._pools.get(kind)
         if pool is None:
             with self._making:
@@ -366,7 +384,24 @@ class _Pools:
         return pool
 
 
+def _context_of(context: Context | None) -> Context:
+    if context is None:
+        return _NO_CONTEXT
+    if not isinstance(context, Context):
+        raise TypeError(f"context must be an uploadguard.Context, not {type(context).__name__}")
+    return context
+
+
 def _test_segment() -> Segment:
     """The built-in test list, compiled in memory."""
     data = build_segment(testlist.entries(), lookup_kinds((*DIGESTS, Pdq())), list_name=testlist.TEST_LIST_NAME)
     return Segment.from_buffer(data)
+
+
+def _renew_after_fork() -> None:
+    for guard in tuple(_GUARDS):
+        guard._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_after_fork)

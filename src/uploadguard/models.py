@@ -11,14 +11,11 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from uploadguard.errors import UploadRefused
 
 __all__ = ["Context", "Decision", "Failure", "FailureCode", "Hash", "Match", "Media", "Verdict"]
-
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Verdict(enum.IntEnum):
@@ -37,6 +34,12 @@ class Verdict(enum.IntEnum):
     def label(self) -> str:
         """The verdict in configuration, JSON and metrics: ``allow``, ``not_scanned``, ``queue`` or ``block``."""
         return self.name.lower()
+
+    def __str__(self) -> str:
+        return self.label
+
+    def __format__(self, spec: str) -> str:
+        return format(self.label, spec)
 
     @classmethod
     def from_label(cls, label: str) -> Verdict:
@@ -58,6 +61,7 @@ class FailureCode(enum.StrEnum):
     TRUNCATED = "truncated"
     LOW_QUALITY = "low_quality"
     FRAMES_OVER_BUDGET = "frames_over_budget"
+    FRAMES_SAMPLED = "frames_sampled"
     SIGNAL_FAILED = "signal_failed"
     PLUGIN_FAILED = "plugin_failed"
 
@@ -71,7 +75,7 @@ class Context:
     ip: str | None = None
     port: int | None = None
     tenant: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return "Context(<redacted>)"
@@ -115,7 +119,7 @@ class Match:
     frame: int = 0
     exact: bool = False
     allow: bool = False
-    fields: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -186,7 +190,7 @@ class Decision:
     media: Media
     generation: int
     report_due: bool = False
-    timings_ms: Mapping[str, float] = field(default_factory=lambda: _EMPTY)
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
     reference: str = field(default_factory=lambda: secrets.token_urlsafe(12))
 
     def __repr__(self) -> str:

@@ -45,11 +45,15 @@ DEFAULT_FAILURE_VERDICTS: Final[Mapping[FailureCode, Verdict]] = MappingProxyTyp
         FailureCode.TRUNCATED: Verdict.QUEUE,
         FailureCode.LOW_QUALITY: Verdict.NOT_SCANNED,
         FailureCode.FRAMES_OVER_BUDGET: Verdict.NOT_SCANNED,
+        FailureCode.FRAMES_SAMPLED: Verdict.ALLOW,
         FailureCode.SIGNAL_FAILED: Verdict.QUEUE,
         FailureCode.PLUGIN_FAILED: Verdict.QUEUE,
     }
 )
-"""What a failure means where no setting says otherwise. Never ALLOW."""
+"""What a failure means where no setting says otherwise.
+
+Only for sampled frames that is ALLOW: they were inspected, spread over the animation, and the reason says so.
+"""
 
 _REASON_ORDER: Final = {
     code: place for place, code in enumerate((DIGEST_MATCH, PERCEPTUAL_MATCH, ALLOW_LISTED, *FailureCode))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,10 @@ log = logging.getLogger("uploadguard")
 
 
 class Served(NamedTuple):
-    """What checks run against: the generation, and how many entries it has that protect (the test list's do not)."""
+    """What checks run against: the generation, and how many entries it has that protect.
+
+    The built-in test list's do not, and none does where no list has a hash of a signal type that checks use.
+    """
 
     generation: Generation
     entries: int
@@ -32,9 +35,10 @@ class Served(NamedTuple):
 class Serving:
     """The current generation of a hash set's directory.
 
-    Raises :class:`~uploadguard.errors.HashSetError` if there is none that can be loaded. ``built_in`` are segments
-    that serve beside it and do not count as protection: the test list. ``changed`` is called, on whatever thread loaded
-    it, with the number of each generation that takes over after the first.
+    Raises :class:`~uploadguard.errors.HashSetError` if there is none that can be loaded. ``signal_types`` are those
+    that checks use. ``built_in`` are segments that serve beside it and do not count as protection: the test list.
+    ``changed`` is called, on whatever thread loaded it, with the number of each generation that takes over after the
+    first.
     """
 
     def __init__(
@@ -43,12 +47,14 @@ class Serving:
         *,
         verify: bool,
         refresh_s: float,
+        signal_types: Collection[str],
         built_in: tuple[Segment, ...] = (),
         changed: Callable[[int], None],
     ) -> None:
         self._hashset = HashSet.open(directory)
         self._verify = verify
         self._refresh_s = refresh_s
+        self._signal_types = signal_types
         self._built_in = built_in
         self._changed = changed
         self._loading = threading.Lock()
@@ -81,6 +87,10 @@ class Serving:
         self._changed(served.generation.number)
         return True
 
+    def after_fork(self) -> None:
+        """In a forked child: whoever held the lock in the parent does not exist here."""
+        self._loading = threading.Lock()
+
     def close(self) -> None:
         """Let go of the current generation. Checks still under way keep theirs."""
         self._current.generation.close()
@@ -98,4 +108,11 @@ class Serving:
     def _load(self, previous: Generation | None) -> Served:
         stored = self._hashset.load(verify=self._verify, previous=previous)
         served = Generation.of([*stored.segments, *self._built_in], number=stored.number) if self._built_in else stored
-        return Served(served, stored.entries_total)
+        hashes = sum(
+            count
+            for info in stored.lists
+            if info.role == "deny"
+            for name, count in info.hashes.items()
+            if name in self._signal_types
+        )
+        return Served(served, stored.entries_total if hashes else 0)

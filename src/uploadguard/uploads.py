@@ -80,15 +80,17 @@ def read_upload(data: Data, digest: MultiDigest, limit_bytes: int) -> Upload:
         digest.update(view)
         return Upload(len(view), None, digest, digested=True)
     if isinstance(data, (str, os.PathLike)):
+        if not os.fspath(data):
+            raise MediaReadError("the path is empty")
         path = Path(data)
         with _read_errors(path), open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise MediaReadError("not a regular file", path=path)
             return _read_file(file, digest, limit_bytes)
-    if not hasattr(data, "read"):
-        raise TypeError(f"data must be bytes, a path or a binary file object, not {type(data).__name__}")
+    if not hasattr(data, "read") or hasattr(data, "encoding"):  # the latter is a file in text mode
+        raise TypeError(f"data must be bytes, a path or a file object opened in binary mode, not {type(data).__name__}")
     with _read_errors(None):
-        start = data.tell() if data.seekable() else None
+        start = data.tell() if hasattr(data, "seekable") and data.seekable() else None
         try:
             return _read_file(data, digest, limit_bytes)
         finally:
@@ -105,15 +107,23 @@ def _read_file(file: BinaryIO | io.FileIO, digest: MultiDigest, limit_bytes: int
     kept = bytearray()
     while len(kept) <= limit_bytes:
         chunk = file.read(min(_READ_BYTES, limit_bytes + 1 - len(kept)))
-        if isinstance(chunk, str):
-            raise TypeError("data must be a file object opened in binary mode")
+        if not isinstance(chunk, bytes):
+            raise _not_bytes(chunk)
         if not chunk:
             return Upload(len(kept), memoryview(kept), digest, digested=False)
         kept += chunk
     digest.update(memoryview(kept))
     while chunk := file.read(_READ_BYTES):
         digest.update(chunk)
+    if chunk is None:
+        raise _not_bytes(chunk)
     return Upload(digest.size_bytes, None, digest, digested=True)
+
+
+def _not_bytes(chunk: object) -> Exception:
+    if chunk is None:
+        return MediaReadError("the file object has no data yet: it does not wait for more (non-blocking)")
+    return TypeError(f"data must be a file object opened in binary mode; its read() gave {type(chunk).__name__}")
 
 
 @contextmanager

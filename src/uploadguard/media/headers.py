@@ -6,6 +6,8 @@ All of them take a flat view of the whole file, touch only headers, and raise
 
 from __future__ import annotations
 
+import itertools
+import re
 import struct
 from dataclasses import dataclass
 
@@ -70,6 +72,8 @@ class JpegHeader:
 _SOF_SUPPORTED = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA})
 _SOF_UNSUPPORTED = frozenset({0xC5, 0xC6, 0xC7, 0xC8, 0xCB, 0xCD, 0xCE, 0xCF})
 _JPEG_TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)})
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_MAX_JPEG_SEGMENTS = 10_000
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 
 
@@ -83,7 +87,9 @@ def jpeg_header(data: memoryview) -> JpegHeader:
     frame: tuple[int, int, int, bool, bool] | None = None
     orientation = 1
     at = 2
-    while True:
+    for segments in itertools.count():
+        if segments == _MAX_JPEG_SEGMENTS:
+            raise DecodeError(f"the JPEG header has more than {_MAX_JPEG_SEGMENTS:,} segments")
         at, marker = _next_jpeg_marker(data, at)
         if marker in _JPEG_BARE:
             continue
@@ -111,17 +117,10 @@ def jpeg_header(data: memoryview) -> JpegHeader:
 
 def _next_jpeg_marker(data: memoryview, at: int) -> tuple[int, int]:
     """The place behind the next marker, and its code. Bytes between segments are skipped, as libjpeg does."""
-    size = len(data)
-    while at < size:
-        if data[at] != 0xFF:
-            at += 1
-            continue
-        while at < size and data[at] == 0xFF:
-            at += 1
-        if at < size and data[at] != 0:
-            return at + 1, data[at]
-        at += 1
-    raise DecodeError("the JPEG file ends inside its header")
+    found = _JPEG_MARKER.search(data, at)
+    if found is None:
+        raise DecodeError("the JPEG file ends inside its header")
+    return found.end(), data[found.end() - 1]
 
 
 def _jpeg_frame(segment: memoryview, marker: int) -> tuple[int, int, int, bool, bool]:
@@ -161,15 +160,20 @@ def png_header(data: memoryview) -> PngHeader:
     animated = seen_idat = False
     orientation = 1
     at = 8
-    for _ in range(_MAX_PNG_CHUNKS):
+    for chunks in itertools.count():
         if at + 12 > len(data):
             break
+        if chunks == _MAX_PNG_CHUNKS:
+            raise DecodeError(f"the PNG file has more than {_MAX_PNG_CHUNKS:,} chunks")
         length = int.from_bytes(data[at : at + 4], "big")
         kind = bytes(data[at + 4 : at + 8])
         if kind == b"IDAT":
             seen_idat = True
-        elif kind == b"acTL":
-            animated = animated or not seen_idat
+        elif kind == b"acTL" and not seen_idat:
+            # Pillow shows the still picture of a file with two of these, browsers the animation.
+            if animated or length != 8:
+                raise DecodeError("the PNG file's animation header is damaged")
+            animated = True
         elif kind == b"eXIf":
             orientation = exif_orientation(data[at + 8 : at + 8 + length])
         elif kind == b"IEND":
@@ -188,6 +192,8 @@ class GifHeader:
 
 
 _MAX_GIF_JUNK_BYTES = 4096
+_MAX_GIF_BLOCKS = 2_000_000
+_MAX_GIF_FRAMES = 50_000
 
 
 def gif_header(data: memoryview) -> GifHeader:
@@ -197,7 +203,7 @@ def gif_header(data: memoryview) -> GifHeader:
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     size = len(data)
     at = 13 + _colour_table_bytes(flags)
-    frames_total = junk_bytes = 0
+    frames_total = junk_bytes = blocks = 0
     while at < size and junk_bytes < _MAX_GIF_JUNK_BYTES:
         block = data[at]
         if block == 0x21:
@@ -217,7 +223,12 @@ def gif_header(data: memoryview) -> GifHeader:
             continue
         while at < size and data[at]:
             at += data[at] + 1
+            blocks += 1
+            if blocks > _MAX_GIF_BLOCKS:
+                raise DecodeError(f"the GIF file has more than {_MAX_GIF_BLOCKS:,} blocks")
         at += 1
+        if frames_total > _MAX_GIF_FRAMES:
+            raise DecodeError(f"the GIF file has more than {_MAX_GIF_FRAMES:,} frames")
     if not frames_total:
         raise DecodeError("the GIF file holds no picture")
     return GifHeader(width, height, frames_total)
@@ -270,10 +281,17 @@ def tiff_page_count(data: memoryview) -> int:
     return len(seen)
 
 
+_MAX_BMFF_BOXES = 65_536
+
+
 def is_bmff_complete(data: memoryview) -> bool:
     """Whether no top-level box of an ISO base media file (AVIF, HEIC) runs past the file's end."""
     at = 0
-    while at + 8 <= len(data):
+    for boxes in itertools.count():
+        if at + 8 > len(data):
+            break
+        if boxes == _MAX_BMFF_BOXES:
+            raise DecodeError(f"the file has more than {_MAX_BMFF_BOXES:,} boxes")
         box_bytes = int.from_bytes(data[at : at + 4], "big")
         if box_bytes == 1:
             box_bytes = int.from_bytes(data[at + 8 : at + 16], "big")

@@ -207,6 +207,8 @@ class _Inspector:
         if reach < total or count < min(total, most):
             detail = f"the pixel budget reaches {min(reach, affordable)} of {total} frames"
             self._fail(FailureCode.FRAMES_OVER_BUDGET, detail)
+        elif total > most:
+            self._fail(FailureCode.FRAMES_SAMPLED, f"{count} of {total} frames were hashed, evenly spaced")
         if count < 2:
             return [0]
         return [index * (reach - 1) // (count - 1) for index in range(count)]

@@ -4,7 +4,8 @@ A progressive JPEG sends the picture in passes over all of it, and each costs a 
 file does altogether. For luma the passes that hold chroma alone are of no use. For luma at a quarter or less, neither
 are the high frequencies, nor the last bits of the low ones, as long as these bits are worth little in the file's own
 quantisation. The averages of all blocks (the DC scans) always stay, in full, and so does whatever the rules below do
-not know: a file cannot hide a picture from the hash that a browser would show.
+not know. What a decoder at full size would clip to black or white is averaged here before it is clipped, as in any
+decoding to a smaller size: a file made for it can show another brightness than the one that is hashed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ MAX_SCANS = 100
 _SOI, _EOI, _SOS, _DQT, _SOF2, _APP14 = 0xD8, 0xD9, 0xDA, 0xDB, 0xC2, 0xEE
 _NO_SEGMENT = frozenset({0x00, 0x01, 0xFF, _SOI, *range(0xD0, 0xD8)})
 
+_MAX_SEGMENTS = 10_000
+
 _END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """In entropy-coded data 0xFF is followed by 0x00 or is a restart marker."""
 
@@ -28,7 +31,7 @@ _LOW_BAND = 6
 """The first five AC coefficients in zigzag order: what is left of a block at a quarter of its size and more."""
 
 _SMALL_STEP = 64
-"""What may be left out of a low coefficient, dequantised: at most 11 of 255 at the block's edges, and 0 on average."""
+"""What may be left out of a low coefficient, dequantised: at most 11 of 255 at the block's edges."""
 
 
 def needed_scans(data: memoryview, *, luma: bool, scale: int) -> bytes | None:
@@ -59,10 +62,11 @@ class _Reader:
     def read(self) -> list[memoryview] | None:
         """What to keep, or None where the file is unusual or nothing can be left out."""
         data, at = self._data, 2
-        kept, left_out = [data[:2]], False
+        kept, left_out, segments = [data[:2]], False, 0
         while at + 4 <= len(data) or bytes(data[at:]) == b"\xff\xd9":
             marker = data[at + 1]
-            if data[at] != 0xFF or marker in _NO_SEGMENT:
+            segments += 1
+            if data[at] != 0xFF or marker in _NO_SEGMENT or segments > _MAX_SEGMENTS:
                 return None
             if marker == _EOI:
                 return [*kept, data[at : at + 2]] if left_out else None

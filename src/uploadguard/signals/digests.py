@@ -7,7 +7,8 @@ what hotlines' lists hold; nothing here relies on them being hard to collide.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from uploadguard.signals.base import ByteHasher, DigestSignal, parse_hex
@@ -43,12 +44,18 @@ DIGESTS: tuple[Digest, ...] = (Digest("md5", 16), Digest("sha1", 20), Digest("sh
 
 
 class MultiDigest:
-    """Several digests of the same bytes in one pass. The GIL is free while large chunks are hashed."""
+    """Several digests of the same bytes in one pass. The GIL is free while large chunks are hashed.
+
+    A signal type that raises is left out from then on; ``failed`` has its name and the exception's class.
+    """
 
     def __init__(self, signals: Sequence[DigestSignal]) -> None:
-        self._names = [signal.name for signal in signals]
-        self._hashers = [signal.new() for signal in signals]
+        self._hashers: list[tuple[DigestSignal, ByteHasher]] = []
+        self.failed: dict[str, str] = {}
         self.size_bytes = 0
+        for signal in signals:
+            with self._isolating(signal):
+                self._hashers.append((signal, signal.new()))
 
     def update(self, data: bytes | memoryview) -> None:
         """Take in more of the upload's bytes."""
@@ -57,10 +64,27 @@ class MultiDigest:
             view = view.cast("B")
         for start in range(0, len(view), _CHUNK_BYTES):
             chunk = view[start : start + _CHUNK_BYTES]
-            for hasher in self._hashers:
-                hasher.update(chunk)
+            for signal, hasher in self._hashers:
+                if signal.name not in self.failed:
+                    with self._isolating(signal):
+                        hasher.update(chunk)
         self.size_bytes += len(view)
 
     def digests(self) -> list[tuple[str, bytes]]:
-        """Signal type and value of each digest of all bytes so far."""
-        return [(name, hasher.digest()) for name, hasher in zip(self._names, self._hashers, strict=True)]
+        """Signal type and value of each digest of all bytes so far, without those that failed."""
+        found = []
+        for signal, hasher in self._hashers:
+            if signal.name not in self.failed:
+                with self._isolating(signal):
+                    value = hasher.digest()
+                    if len(value) != signal.length_bytes:
+                        raise ValueError("a digest of the wrong length")
+                    found.append((signal.name, value))
+        return found
+
+    @contextmanager
+    def _isolating(self, signal: DigestSignal) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; the name is kept
+            self.failed[signal.name] = type(error).__name__
