@@ -32,6 +32,7 @@ __all__ = [
 ENV_PREFIX: Final = "UPLOADGUARD_"
 ENV_CONFIG: Final = "UPLOADGUARD_CONFIG"
 _ENV_NESTED: Final = "__"
+_CONFIG_KEY: Final = ENV_CONFIG.removeprefix(ENV_PREFIX).lower()
 
 # What a container platform sets for a network service that is called "uploadguard" or "uploadguard-something".
 _SERVICE_LINK: Final = re.compile(
@@ -197,6 +198,9 @@ def _node_at(model: type[BaseModel], path: KeyPath) -> Node | None:
 
 def _unknown_variable(name: str, path: tuple[str, ...], model: type[BaseModel]) -> list[Problem]:
     """The problem with a variable that is no setting; none where it does not look like one either."""
+    first = next(filter(None, path), "")
+    if closest(first, [_CONFIG_KEY], cutoff=0.8) or first.startswith(_CONFIG_KEY):
+        return [Problem(f"environment variable {name}: no such setting; did you mean {ENV_CONFIG}?")]
     guess = _similar_path(path, model)
     if guess is None and len(path) == 1 and path[0].split("_")[0] not in root(model).key_names():
         return []
