@@ -79,9 +79,8 @@ class _Nobody:
 class _Reading:
     """Passes on a reader's entries, and counts."""
 
-    def __init__(self, items: Iterable[ListEntry | BadLine], path: Path | None, watcher: ImportWatcher, strict: bool):
+    def __init__(self, items: Iterable[ListEntry | BadLine], watcher: ImportWatcher, strict: bool):
         self._items = items
-        self._path = path
         self._watcher = watcher
         self._strict = strict
         self.entries = 0
@@ -102,10 +101,10 @@ class _Reading:
                 self.bad_lines += 1
                 self._watcher.bad_line(item)
                 if self._strict:
+                    of_item = item.unit == "item"
                     raise ListFormatError(
-                        f"{item.reason}; nothing was imported, as the import is strict",
-                        path=self._path,
-                        line=item.line,
+                        f"{f'item {item.line}: ' if of_item else ''}{item.reason}; the import is strict",
+                        line=None if of_item else item.line,
                     )
         self._watcher.compiling()
 
@@ -141,7 +140,7 @@ def import_list(
     )
     with _naming(path), closing(open_list(source, on_read=watcher.bytes_read)) as stream:
         reader = choose_reader(tuple(plugins.list_readers.values()), stream.peek(HEAD_BYTES), shown, format_name)
-        reading = _Reading(reader.read(stream, options), path, watcher, strict)
+        reading = _Reading(reader.read(stream, options), watcher, strict)
         info = hashset.add_list(
             name,
             reading,
@@ -164,10 +163,9 @@ def import_list(
 
 @contextmanager
 def _naming(path: Path | None) -> Iterator[None]:
-    """Put the file's name into what a reader says of it."""
+    """Put the file's name into what a reader says of it, and what that means for the import."""
     try:
         yield
     except ListFormatError as error:
-        if path is None or error.path is not None:
-            raise
-        raise ListFormatError(error.reason, path=path, line=error.line) from error
+        reason = f"{error.reason}; nothing was imported"
+        raise ListFormatError(reason, path=error.path or path, line=error.line) from error

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from uploadguard.errors import ListFormatError
+
 from .helpers import MD5, PDQ, PHASH, SHA1, bad, entries, made_up, options, read, reader, text_of
 
 M, S, P = text_of(MD5), text_of(SHA1), text_of(PDQ)
@@ -99,3 +101,34 @@ def test_probe() -> None:
     assert 0 < probe(b'{"a": 1}\n', "x") < 50
     assert probe(b"[1]", "x") == 0
     assert probe(b"", "x.ndjson") > 0
+
+
+def test_keys_that_are_mapped() -> None:
+    columns = {"md5": "Checksum", "id": "case", "category": "class"}
+    rows = [
+        {"Checksum": M, "Case": "c1", "class": "A", "category": "other", "id": 9, "md5": "not this", "sha1": S},
+        {"checksum": ["oops"], "case": "c2"},
+        {"case": "c3", "md5": M},
+    ]
+    items = read("jsonl", "\n".join(map(json.dumps, rows)), options(columns=columns))
+    [entry] = entries(items)
+    assert (entry.entry_id, entry.category, entry.hashes) == ("c1", "A", PAIRS)
+    assert entry.fields == {"category": "other", "id": 9}
+    assert bad(items) == [(2, "md5: expected 32 hex digits, found 4 characters"), (3, "no hash")]
+
+
+def test_the_long_form_under_keys_that_are_mapped() -> None:
+    columns = {"signal_type": "kind", "hash": "sum"}
+    data = json.dumps({"kind": "SHA-1", "sum": S, "type": "image/jpeg", "value": 3})
+    [entry] = entries(read("jsonl", data, options(columns=columns)))
+    assert entry.hashes == PAIRS[1:]
+    assert entry.fields == {"type": "image/jpeg", "value": 3}
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [({"md5": "sum"}, "no object has a key 'sum'"), ({"crc": "sum"}, "cannot map 'crc' to a column")],
+)
+def test_a_mapping_that_does_not_fit(columns: dict[str, str], reason: str) -> None:
+    with pytest.raises(ListFormatError, match=reason):
+        read("jsonl", json.dumps({"md5": M}), options(columns=columns))

@@ -145,3 +145,8 @@ def test_a_signal_type_that_gives_another_length_is_caught() -> None:
 )
 def test_probe(head: str, filename: str, sure: bool) -> None:
     assert (reader("txt").probe(head.encode(), filename) > 0) == sure
+
+
+def test_columns_are_for_tables() -> None:
+    with pytest.raises(ListFormatError, match="--format csv"):
+        read("txt", text_of(MD5), options(columns={"md5": "1"}))

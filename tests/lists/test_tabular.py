@@ -81,12 +81,31 @@ def test_mapping_by_number_needs_no_header() -> None:
     assert bad(read("csv", "1;2\n" + rows, settings))[0] == (1, "2 columns, fewer than the 3 needed")
 
 
+@pytest.mark.parametrize("heading", ["No;Note;Checksum", "Nr.;Was;Prüfsumme (hex)", "no;;sum"])
+def test_a_heading_is_skipped_where_columns_are_mapped_by_number(heading: str) -> None:
+    rows = "".join(f"{seed};n, o, t, e;{text_of(MD5, seed)}\n" for seed in range(3))
+    items = read("csv", f"{heading}\n{rows}", options(columns={"md5": "3", "id": "1"}))
+    assert not bad(items)
+    assert [(entry.entry_id, entry.line) for entry in entries(items)] == [("0", 2), ("1", 3), ("2", 4)]
+
+
+@pytest.mark.parametrize("first", ["1;note;oops", "x;note;deadbeef", "x;note;-", "x;note;" + "0" * 31, "x;note;3 oops"])
+def test_a_damaged_first_row_is_no_heading(first: str) -> None:
+    items = read("csv", f"{first}\n2;n;{text_of(MD5)}\n", options(columns={"md5": "3"}))
+    assert [line for line, _ in bad(items)] == [1]
+    assert len(entries(items)) == 1
+
+
 @pytest.mark.parametrize(
     ("data", "more", "reason", "line"),
     [
         ("", {}, "no header", 1),
         ("\n\n# only this\n", {}, "no header", 1),
         ("a,b\n1,2\n", {}, "no column holds hashes", 1),
+        ("Sum,The file\n1,2\n", {}, "--column md5=Sum; the headings are: Sum, The file$", 1),
+        ("The file,b\n1,2\n", {"columns": {"md5": "c"}}, "no column 'c' .*; the headings are: The file, b$", 1),
+        ("0123456x,01234567,,b\x1b\n", {}, "--column md5=0123456x; the headings are: 0123456x$", 1),
+        ("a;b;c\n1;2,3;3\n", {"columns": {"md5": "4"}}, "there is no column 4: the table has 3", None),
         ("# c\n\na,b\n1,2\n", {"columns": {"md5": "c"}}, "no column 'c' among the 2 columns", 3),
         ("a,md5\n", {"columns": {"md5": "3"}}, "no column '3'", 1),
         ("a,md5\n", {"columns": {"crc": "a"}}, "cannot map 'crc'.*md5", None),

@@ -98,6 +98,12 @@ def test_bad_items_cost_themselves_only(item: object, reason: str) -> None:
     items = read("vics", document(media(1), item, media(3)))
     assert [entry.line for entry in entries(items)] == [1, 3]
     assert bad(items) == [(2, reason)]
+    assert [item.unit for item in items if isinstance(item, BadLine)] == ["item"]
+
+
+def test_a_mapping_of_keys() -> None:
+    items = read("vics", document(media(1, Series="s")), options(columns={"category": "series"}))
+    assert entries(items)[0].category == "s"
 
 
 def test_deep_nesting_is_left_out() -> None:
@@ -124,7 +130,8 @@ def test_a_file_that_breaks_off() -> None:
     for cut in range(len(text)):
         whole = sum(end <= cut for end in ends)
         count, error = taken(text[:cut])
-        assert (count, error.line) == (whole, whole + 1), cut
+        assert (count, error.line) == (whole, None), cut
+        assert error.reason == f"not JSON, or broken off, in item {whole + 1}"
         assert text_of(MD5, 2)[:8] not in str(error).lower()
 
 
@@ -173,7 +180,8 @@ def test_a_text_in_another_encoding_does_not_cost_the_hash() -> None:
 
 def test_half_a_utf16_unit_at_the_end() -> None:
     count, error = taken(codecs.BOM_UTF16_LE + document(media()).encode("utf-16-le") + b"x")
-    assert (count, error.line) == (1, 2)
+    assert (count, error.line) == (1, None)
+    assert "in item 2" in error.reason
 
 
 def test_without_the_c_backend(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
 
 from uploadguard.signals.base import SignalType
 
@@ -38,12 +38,14 @@ class ListEntry:
 class BadLine:
     """A line, or item, or one hash in it, that could not be used. ``reason`` never repeats a hash.
 
-    ``ignored`` tells a hash that is fine but of a signal type that is not registered (PhotoDNA, say) from an error.
+    ``line`` counts from 1; in a format without lines it counts items, and ``unit`` says so. ``ignored`` tells a hash
+    that is fine but of a signal type that is not registered (PhotoDNA, say) from an error.
     """
 
     line: int
     reason: str
     ignored: bool = False
+    unit: Literal["line", "item"] = "line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class ReadOptions:
 
     ``signal_types`` are those registered, by name. ``signal_type`` names the kind of hash in files that hold bare
     hashes. ``columns`` maps what an entry has (a signal type's name, ``id``, ``category``) to a column's name or its
-    number from 1. ``delimiter`` is one character; None lets the reader find out.
+    number from 1, or to a key of JSON objects. ``delimiter`` is one character; None lets the reader find out.
     """
 
     signal_types: Mapping[str, SignalType]

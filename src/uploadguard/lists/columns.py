@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from uploadguard.errors import ListFormatError
 from uploadguard.lists.base import BadLine, ListEntry, ReadOptions
 from uploadguard.lists.parsing import (
-    CATEGORY_KEYS,
     HASH_KEYS,
-    ID_KEYS,
     MAX_FIELD_CHARS,
-    SIGNAL_TYPE_KEYS,
+    ROLES,
     EntryBuilder,
     as_text,
     is_hash_key,
     looks_like_hash,
     normalise,
+    role_of,
 )
 from uploadguard.lists.records import DELIMITERS, cells_of
 
-__all__ = ["Layout", "is_header", "plan", "plan_by_number", "sniff_delimiter", "sniff_delimiter_by_number"]
+__all__ = [
+    "Layout",
+    "is_header",
+    "is_heading",
+    "plan",
+    "plan_by_number",
+    "sniff_delimiter",
+    "sniff_delimiter_by_number",
+]
 
 _MAX_COLUMNS = 1000
-_SYNONYMS = {"id": ID_KEYS, "category": CATEGORY_KEYS, "signal_type": SIGNAL_TYPE_KEYS, "hash": HASH_KEYS}
+_MAX_HEADINGS_SHOWN = 20
+# A letter that hex has not, so that a hash that lost its end is no heading.
+_WORDS = re.compile(r"(?=.*[^\W\d_a-fA-F])[^\W\d_][\w ./()#-]{0,39}")
+# What may be part of a hash, or of anything else than a heading.
+_NOT_SHOWN = re.compile(r".*(?:[0-9a-fA-F]{8}|[0-9A-Za-z+/=]{20})|.{41}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,15 @@ def is_header(cells: Sequence[str], builder: EntryBuilder) -> bool:
     return _named(cells, builder) > 0 and not any(looks_like_hash(cell.strip()) for cell in cells)
 
 
+def is_heading(cells: Sequence[str], layout: Layout) -> bool:
+    """Whether a table's first record, where columns are mapped by number, is a heading: words instead of hashes."""
+    return (
+        len(cells) >= layout.least_width
+        and all(_WORDS.fullmatch(cells[index].strip()) is not None for index, _ in layout.hashes)
+        and not any(looks_like_hash(cell.strip()) or cell.strip().isdecimal() for cell in cells)
+    )
+
+
 def sniff_delimiter(header: str, builder: EntryBuilder, columns: Mapping[str, str]) -> str:
     """The delimiter that makes the most sense of a header: known names count first, then the columns."""
     wanted = frozenset(normalise(column) for column in columns.values())
@@ -87,13 +110,18 @@ def sniff_delimiter(header: str, builder: EntryBuilder, columns: Mapping[str, st
 
 
 def sniff_delimiter_by_number(lines: Sequence[str], builder: EntryBuilder, layout: Layout) -> str:
-    """The delimiter with which the most of these lines, of a table without a header, are entries."""
+    """The delimiter with which the most of these lines, of a table without a header, are entries.
 
-    def entries(delimiter: str) -> int:
-        records = (cells_of(line, delimiter) for line in lines)
-        return sum(cells is not None and layout.is_entry(cells, builder) for cells in records)
+    Where none are, as with a mapping to columns that are not there, the one that the most lines have equally often.
+    """
 
-    return max(DELIMITERS, key=entries)
+    def sense(delimiter: str) -> tuple[int, int, int]:
+        records = [cells for line in lines if (cells := cells_of(line, delimiter)) is not None]
+        widths = Counter(len(cells) for cells in records if len(cells) > 1)
+        width, alike = widths.most_common(1)[0] if widths else (1, 0)
+        return sum(layout.is_entry(cells, builder) for cells in records), alike, width
+
+    return max(DELIMITERS, key=sense)
 
 
 def plan(header: Sequence[str], options: ReadOptions, builder: EntryBuilder, line: int) -> Layout:
@@ -104,7 +132,7 @@ def plan(header: Sequence[str], options: ReadOptions, builder: EntryBuilder, lin
     """
     if any(looks_like_hash(cell.strip()) for cell in header):
         raise ListFormatError("a hash where the header should be: map the columns by number", line=line)
-    roles = {_role(meaning, builder): _index(column, header, line) for meaning, column in options.columns.items()}
+    roles = {role_of(meaning, builder): _index(column, header, line) for meaning, column in options.columns.items()}
     keys = [normalise(cell) for cell in header]
     taken = set(roles.values())
     for index, cell in enumerate(header):
@@ -112,8 +140,8 @@ def plan(header: Sequence[str], options: ReadOptions, builder: EntryBuilder, lin
         if index not in taken and name is not None and name not in roles:
             roles[name] = index
             taken.add(index)
-    long_form = "hash" in roles or all(role in _SYNONYMS for role in roles)
-    for role, names in _SYNONYMS.items():
+    long_form = "hash" in roles or all(role in ROLES for role in roles)
+    for role, names in ROLES.items():
         if role not in roles and (long_form or role in ("id", "category")):
             found = [index for key in names for index, have in enumerate(keys) if have == key and index not in taken]
             if found:
@@ -122,18 +150,22 @@ def plan(header: Sequence[str], options: ReadOptions, builder: EntryBuilder, lin
     return _layout(roles, len(header), len(header), header, line)
 
 
-def plan_by_number(options: ReadOptions, builder: EntryBuilder, width: int = 0) -> Layout | None:
-    """The layout of a table without a header, its first records ``width`` cells wide; None if a column has a name.
+def plan_by_number(options: ReadOptions, builder: EntryBuilder, width: int | None = None) -> Layout | None:
+    """The layout of a table without a header; None if a column has a name. ``width`` is that of its widest first
+    records, if it is known.
 
-    Raises :class:`~uploadguard.errors.ListFormatError` if the mapping gives no column of hashes.
+    Raises :class:`~uploadguard.errors.ListFormatError` if the mapping gives no column of hashes, or one that the table
+    does not have.
     """
     if not options.columns or not all(column.isdecimal() and int(column) > 0 for column in options.columns.values()):
         return None
-    roles = {_role(meaning, builder): int(column) - 1 for meaning, column in options.columns.items()}
+    roles = {role_of(meaning, builder): int(column) - 1 for meaning, column in options.columns.items()}
     least_width = 1 + max(roles.values())
     if least_width > _MAX_COLUMNS:
         raise ListFormatError(f"a column number is over {_MAX_COLUMNS}")
-    return _layout(roles, max(width, least_width), least_width, None, None)
+    if width is not None and width < least_width:
+        raise ListFormatError(f"there is no column {least_width}: the table has {width}; is it the right delimiter?")
+    return _layout(roles, width or least_width, least_width, None, None)
 
 
 def _named(cells: Sequence[str], builder: EntryBuilder, wanted: frozenset[str] = frozenset()) -> int:
@@ -142,23 +174,16 @@ def _named(cells: Sequence[str], builder: EntryBuilder, wanted: frozenset[str] =
     return sum(key in wanted or key in HASH_KEYS or builder.resolve(key) is not None for key in keys)
 
 
-def _role(meaning: str, builder: EntryBuilder) -> str:
-    """What the operator calls so: a role of the long form, the id, the category or a signal type."""
-    role = meaning if meaning in _SYNONYMS else builder.resolve(meaning)
-    if role is None or role not in (*_SYNONYMS, *builder.registered):
-        choices = ", ".join([*_SYNONYMS, *builder.registered])
-        raise ListFormatError(f"cannot map {meaning!r} to a column: not one of {choices}")
-    return role
-
-
 def _layout(
     roles: Mapping[str, int], width: int, least_width: int, header: Sequence[str] | None, line: int | None
 ) -> Layout:
-    hashes: list[tuple[int, str | None]] = [(index, role) for role, index in roles.items() if role not in _SYNONYMS]
+    hashes: list[tuple[int, str | None]] = [(index, role) for role, index in roles.items() if role not in ROLES]
     if "hash" in roles:
         hashes.append((roles["hash"], None))
     if not hashes:
-        raise ListFormatError("no column holds hashes: name one after its signal type, or map it", line=line)
+        raise ListFormatError(
+            f"no column holds hashes: name one after its signal type, or map it{_headings(header, 'md5')}", line=line
+        )
     return Layout(
         width=width,
         least_width=least_width,
@@ -177,7 +202,18 @@ def _index(column: str, header: Sequence[str], line: int) -> int:
             return index
     if column.isdecimal() and 1 <= int(column) <= len(header):
         return int(column) - 1
-    raise ListFormatError(f"no column {column!r} among the {len(header)} columns", line=line)
+    raise ListFormatError(f"no column {column!r} among the {len(header)} columns{_headings(header)}", line=line)
+
+
+def _headings(header: Sequence[str] | None, example: str | None = None) -> str:
+    """The headings of a table for an error's end, with a mapping that can be copied. Leaves out what may be a hash."""
+    shown = [cell.strip() for cell in header or () if cell.strip() and _NOT_SHOWN.match(cell) is None]
+    shown = [cell for cell in shown if cell.isprintable()][:_MAX_HEADINGS_SHOWN]
+    if not shown:
+        return ""
+    mapping = f"{example}={shown[0]}"
+    how = f", as in --column {shlex.quote(mapping)}" if example is not None else ""
+    return f"{how}; the headings are: {', '.join(shown)}"
 
 
 def _field_names(header: Sequence[str] | None, width: int, taken: set[int]) -> Iterator[tuple[int, str]]:

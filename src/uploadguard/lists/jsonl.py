@@ -18,7 +18,8 @@ class JsonlReader:
     """Reads an object a line: hashes in keys called after signal types, as ``signal_type`` and ``hash``, or nested.
 
     Nested hashes stand under ``hashes``: an object, or an array of objects in the long form. Keys are compared without
-    case, dashes and underscores. An id and a category are recognised by name; all other keys become fields.
+    case, dashes and underscores. An id and a category are recognised by name; ``options.columns`` goes before. All
+    other keys become fields.
     """
 
     name = "jsonl"
@@ -34,7 +35,10 @@ class JsonlReader:
         return (90 if named else 80) if with_hash else (60 if named else 20)
 
     def read(self, stream: BinaryIO, options: ReadOptions) -> Iterator[ListEntry | BadLine]:
-        """Yield entries and bad lines in file order. No file as a whole is refused."""
+        """Yield entries and bad lines in file order.
+
+        Raises :class:`~uploadguard.errors.ListFormatError` where ``options.columns`` has a key that is in no object.
+        """
         builder = ObjectBuilder(options, id_keys=ID_KEYS, category_keys=CATEGORY_KEYS)
         for item in read_lines(stream):
             if isinstance(item, BadLine):
@@ -48,6 +52,7 @@ class JsonlReader:
                 yield from builder.build(number, value)
             else:
                 yield BadLine(number, "not a JSON object" if value is not None else "not JSON")
+        builder.require_columns()
 
 
 def _load(text: str) -> Any:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 from uploadguard.errors import ListFormatError
@@ -21,6 +22,7 @@ __all__ = [
     "HASH_KEYS",
     "ID_KEYS",
     "MAX_FIELD_CHARS",
+    "ROLES",
     "SIGNAL_TYPE_KEYS",
     "EntryBuilder",
     "UnregisteredError",
@@ -31,6 +33,7 @@ __all__ = [
     "looks_like_hash",
     "normalise",
     "provenance",
+    "role_of",
 ]
 
 MAX_FIELD_CHARS = 4096
@@ -47,6 +50,9 @@ SIGNAL_TYPE_KEYS = ("signaltype", "hashtype", "hashname", "algorithm", "type")
 
 HASH_KEYS = ("hash", "hashvalue", "value")
 """Names of a hash whose signal type is said elsewhere, normalised, the likeliest first."""
+
+ROLES = MappingProxyType({"id": ID_KEYS, "category": CATEGORY_KEYS, "signal_type": SIGNAL_TYPE_KEYS, "hash": HASH_KEYS})
+"""What an operator can map a column to, beside signal types; with the names it has where nothing is mapped."""
 
 _MAX_ID_CHARS = 512
 _MAX_DEPTH = 4
@@ -271,6 +277,18 @@ class EntryBuilder:
             yield ListEntry(entry_id or str(line), tuple(hashes), category, fields, line)
         elif not found:
             yield BadLine(line, "no hash")
+
+
+def role_of(meaning: str, builder: EntryBuilder) -> str:
+    """What the operator calls so: one of :data:`ROLES`, or a registered signal type.
+
+    Raises :class:`~uploadguard.errors.ListFormatError`.
+    """
+    role = meaning if meaning in ROLES else builder.resolve(meaning)
+    if role is None or role not in (*ROLES, *builder.registered):
+        choices = ", ".join([*ROLES, *builder.registered])
+        raise ListFormatError(f"cannot map {meaning!r} to a column: not one of {choices}")
+    return role
 
 
 def ambiguous(hex_digits: int, names: tuple[str, ...]) -> str:

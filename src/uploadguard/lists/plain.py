@@ -51,8 +51,10 @@ class TxtReader:
         """Yield entries and bad lines in file order.
 
         Raises :class:`~uploadguard.errors.ListFormatError`, before the first entry, if most of the bare hashes in the
-        first 1,000 lines are of a length that several registered signal types have.
+        first 1,000 lines are of a length that several registered signal types have, or if columns are mapped.
         """
+        if options.columns:
+            raise ListFormatError("a text list has no columns to map; if it is a table, say so with --format csv")
         builder = EntryBuilder(options)
         lines = read_lines(stream)
         preview = list(itertools.islice(lines, _PREVIEW_LINES))

@@ -11,6 +11,7 @@ from uploadguard.lists.base import BadLine, ListEntry, ReadOptions
 from uploadguard.lists.columns import (
     Layout,
     is_header,
+    is_heading,
     plan,
     plan_by_number,
     sniff_delimiter,
@@ -67,8 +68,9 @@ class CsvReader:
             delimiter = delimiter or sniff_delimiter_by_number(texts, builder, layout)
             rows = [cells for text in texts if (cells := cells_of(text, delimiter)) is not None]
             lines = itertools.chain(preview, lines)
-            if not rows or layout.is_entry(rows[0], builder) or not is_header(rows[0], builder):
-                layout = plan_by_number(options, builder, width=max(map(len, rows), default=0)) or layout
+            headed = rows and (is_header(rows[0], builder) or is_heading(rows[0], layout))
+            if not headed or layout.is_entry(rows[0], builder):
+                layout = plan_by_number(options, builder, width=max(map(len, rows), default=None)) or layout
                 yield from read_records(Records(lines, delimiter), layout, builder)
                 return
         records, number, header = first_record(lines, options, builder, delimiter)

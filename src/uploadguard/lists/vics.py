@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import ijson
@@ -53,7 +54,7 @@ class VicsReader:
         """Yield entries and bad lines in file order.
 
         Raises :class:`~uploadguard.errors.ListFormatError` where the file breaks off, is not JSON, or has no media
-        items; its ``line`` is the number of the item it happened in, and all before were yielded.
+        items; it names the item it happened in by its number, and all before were yielded.
         """
         builder = ObjectBuilder(options, id_keys=("mediaid",), category_keys=("category",), flags=_FLAGS)
         source = _Bounded(utf8_stream(stream, repair=True))
@@ -65,21 +66,21 @@ class VicsReader:
                 item = next(items, None)
             except (ijson.JSONError, ValueError, SystemError):
                 # ijson's message quotes the file. It raises SystemError for integers of over 4,300 digits.
-                raise ListFormatError(f"not JSON, or broken off, in item {number + 1}", line=number + 1) from None
+                raise ListFormatError(f"not JSON, or broken off, in item {number + 1}") from None
             except _TooLargeError:
-                raise ListFormatError(
-                    f"item {number + 1} is larger than {MAX_ITEM_BYTES} bytes", line=number + 1
-                ) from None
+                raise ListFormatError(f"item {number + 1} is larger than {MAX_ITEM_BYTES} bytes") from None
             if item is None:
                 break
             number += 1
             source.used_bytes = 0
             if isinstance(item, dict):
-                yield from builder.build(number, item, document.model)
+                for found in builder.build(number, item, document.model):
+                    yield found if isinstance(found, ListEntry) else replace(found, unit="item")
             else:
-                yield BadLine(number, item)
+                yield BadLine(number, item, unit="item")
         if not document.found:
-            raise ListFormatError("no 'value' array of media items", line=1)
+            raise ListFormatError("no 'value' array of media items")
+        builder.require_columns()
 
 
 class _TooLargeError(Exception):
@@ -117,7 +118,7 @@ class _Document:
     def items(self) -> Iterator[dict[str, Any] | str]:
         """Yield each item, or why it is none. Raises ijson's errors, and ListFormatError if the root is no object."""
         if self._next()[0] != "start_map":
-            raise ListFormatError("not a JSON object", line=1)
+            raise ListFormatError("not a JSON object")
         while (member := self._next())[0] != "end_map":
             event, value = self._next()
             if member[1] == "value" and event == "start_array":
