@@ -22,7 +22,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["uploadguard.hashset", "unittest.mock"])
 
 WRITE_STEPS: tuple[tuple[Any, str], ...] = ((os, "open"), (os, "fsync"), (Path, "replace"), (Path, "unlink"))
-KILL_STEPS = (*WRITE_STEPS, (os, "close"), (files._CheckedFile, "write"), (files._CheckedFile, "seek"))
+KILL_STEPS = (*WRITE_STEPS, (os, "close"), (files.AtomicFile, "write"), (files.AtomicFile, "seek"))
 
 
 def start(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection]:

@@ -54,11 +54,11 @@ def distances_bits(codes: NDArray[np.uint8], query: NDArray[np.uint8]) -> NDArra
 
 
 def files_of(hash_set: HashSet) -> set[str]:
-    """What is in the directory."""
-    return {path.name for path in hash_set.directory.iterdir()}
+    """What is in the directory; the lock of compactions is there or not."""
+    return {path.name for path in hash_set.directory.iterdir()} - {"compaction.lock"}
 
 
 def expected_files(hash_set: HashSet) -> set[str]:
     """What has to be in the directory, and nothing else."""
     manifest, _ = read_manifest(hash_set.directory)
-    return {"manifest.json", "write.lock", *(record.file for record in manifest.segments)}
+    return {"manifest.json", "write.lock", *manifest.files()}

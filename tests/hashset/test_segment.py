@@ -154,7 +154,7 @@ def test_truncation_at_every_length_is_found_without_verifying(tmp_path: Path) -
     ("offset", "data", "message"),
     [
         (0, b"GIF89a", "is not a segment file; remove it or import the list again"),
-        (8, b"\x02", "is of format version 2, and this release reads version 1; update uploadguard or import"),
+        (8, b"\x03", "is of format version 3, and this release reads version 2; update uploadguard or import"),
         (12, b"\xff", "its header is altered; import the list again"),
         (len(SMALL) - 1, b"\x01", "its section table is altered; import the list again"),
     ],
@@ -242,7 +242,7 @@ def test_metadata_that_does_not_fit_the_sections_is_refused() -> None:
         (b'"length_bytes":32', b'"length_bytes":99'),
         (b'"kind":"exact"', b'"kind":"exakt"'),
         (b'"pdq"', b'"xyz"'),
-        (b'{"list_name"', b'["list_name"'),
+        (b'{"segment_id"', b'["segment_id"'),
         (b'"list_name":"small"', b'"list_name":"sm/ll"'),
     ):
         forged = sealed(SMALL, lambda name, data, o=old, n=new: data.replace(o, n) if name == "metadata" else data)

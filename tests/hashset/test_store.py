@@ -165,7 +165,7 @@ def test_changed_since_sees_every_change_of_another_writer(hash_set: HashSet) ->
 
 def test_changed_since_does_not_read_an_unchanged_manifest(hash_set: HashSet, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not hash_set.changed_since(0)
-    monkeypatch.setattr("uploadguard.hashset.store.read_manifest", None)
+    monkeypatch.setattr("uploadguard.hashset.directory.read_manifest", None)
     assert not hash_set.changed_since(0)
 
 
@@ -227,8 +227,8 @@ def test_any_change_to_the_manifest_is_found(hash_set: HashSet) -> None:
         path.write_bytes(data[:length])
         with pytest.raises(ManifestError):
             HashSet.open(hash_set.directory)
-    path.write_bytes(data.replace(b'"format_version": 1', b'"format_version": 2'))
-    with pytest.raises(ManifestError, match="format version is not 1"):
+    path.write_bytes(data.replace(b'"format_version": 2', b'"format_version": 3'))
+    with pytest.raises(ManifestError, match="format version is not 2"):
         HashSet.open(hash_set.directory)
 
 

@@ -13,7 +13,16 @@ from typing import BinaryIO, Protocol
 
 from uploadguard.errors import HashSetBusyError, HashSetWriteError
 
-__all__ = ["TEMPORARY_SUFFIX", "Output", "atomic_file", "sync_directory", "write_errors", "write_lock"]
+__all__ = [
+    "TEMPORARY_SUFFIX",
+    "AtomicFile",
+    "Output",
+    "atomic_file",
+    "sync_directory",
+    "try_lock",
+    "write_errors",
+    "write_lock",
+]
 
 TEMPORARY_SUFFIX = ".tmp"
 _BUFFER_BYTES = 1 << 20
@@ -30,7 +39,7 @@ class Output(Protocol):
         """Go to ``offset`` from the start."""
 
 
-class _CheckedFile:
+class AtomicFile:
     """A file whose every failure is a :class:`HashSetWriteError` that names ``path``, where it will stand."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
@@ -38,12 +47,20 @@ class _CheckedFile:
         self._path = path
 
     def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Write all of ``data``."""
         with write_errors(self._path):
             self._file.write(data)
 
     def seek(self, offset: int, /) -> None:
+        """Go to ``offset`` from the start."""
         with write_errors(self._path):
             self._file.seek(offset)
+
+    def sync(self) -> None:
+        """Bring what was written so far to the disk."""
+        with write_errors(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 @contextlib.contextmanager
@@ -59,18 +76,19 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, *, newer_than_ns: int = 0) -> Iterator[Output]:
+def atomic_file(path: Path, *, newer_than_ns: int = 0, prefix: str = ".") -> Iterator[AtomicFile]:
     """Write a new file, mode 0600, that replaces ``path`` in one step, on the disk, when the block ends well.
 
     Its time of modification will be above ``newer_than_ns``, whatever the clock's steps. If the block raises, or the
-    disk refuses (:class:`HashSetWriteError`), ``path`` stays as it was and nothing is left beside it.
+    disk refuses (:class:`HashSetWriteError`), ``path`` stays as it was and nothing is left beside it. ``prefix`` begins
+    the name that the file has until then.
     """
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
+    temporary = path.parent / f"{prefix}{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
     with write_errors(path):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     file = os.fdopen(descriptor, "wb", _BUFFER_BYTES)
     try:
-        yield _CheckedFile(file, path)
+        yield AtomicFile(file, path)
         with write_errors(path):
             file.flush()
             modified_ns = os.fstat(descriptor).st_mtime_ns
@@ -121,6 +139,16 @@ def write_lock(path: Path, timeout_s: float) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child forked meanwhile would keep the lock of a mere close
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock on ``path`` inside the block if nobody else does; gives whether so."""
+    try:
+        with write_lock(path, 0):
+            yield True
+    except HashSetBusyError:
+        yield False
 
 
 def _lock(descriptor: int, path: Path, timeout_s: float) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
+
 from uploadguard.errors import HashSetError, NotReadyError
+from uploadguard.hashset.ids import Rows
 from uploadguard.hashset.metadata import ListInfo, summarise
 from uploadguard.hashset.segment import Segment
+from uploadguard.hashset.tombstones import dead_rows, is_dead
 from uploadguard.models import Hash, Match
 
 __all__ = ["Generation"]
@@ -18,13 +22,15 @@ class Generation:
     A check takes one reference and sees this generation from start to end, whatever is imported meanwhile.
     """
 
-    __slots__ = ("_segments", "lists", "number")
+    __slots__ = ("_dead", "_segments", "lists", "number")
 
     def __init__(self, segments: Iterable[Segment], number: int) -> None:
         """Use :meth:`of`, or :meth:`~uploadguard.hashset.store.HashSet.load`."""
-        self._segments: tuple[Segment, ...] | None = tuple(segments)
+        opened = tuple(segments)
+        self._segments: tuple[Segment, ...] | None = opened
+        self._dead = dead_rows(opened)
         self.number = number
-        self.lists: tuple[ListInfo, ...] = summarise(segment.metadata for segment in self._segments)
+        self.lists: tuple[ListInfo, ...] = summarise(segment.metadata for segment in opened)
 
     @classmethod
     def of(cls, segments: Iterable[Segment], *, number: int = 0) -> Generation:
@@ -69,16 +75,16 @@ class Generation:
             by_type.setdefault(item.signal_type, []).append(item)
         matches = [
             match
-            for segment in segments
+            for segment, dead in zip(segments, self._dead, strict=True)
             for signal_type, group in by_type.items()
-            for match in _match_segment(segment, signal_type, group, limits)
+            for match in _match_segment(segment, dead, signal_type, group, limits)
         ]
         matches.sort(key=lambda match: (not match.exact, match.distance_bits))
         return matches
 
 
 def _match_segment(
-    segment: Segment, signal_type: str, group: Sequence[Hash], limits: Mapping[str, int]
+    segment: Segment, dead: Sequence[Rows], signal_type: str, group: Sequence[Hash], limits: Mapping[str, int]
 ) -> Iterator[Match]:
     if signal_type not in segment.metadata.signals:
         return
@@ -92,7 +98,11 @@ def _match_segment(
             "import the list again"
         )
     closest: dict[tuple[int, int], tuple[int, bool, int]] = {}
-    for query, entry, distance_bits in segment.query(signal_type, [item.value for item in group], limit_bits):
+    hits = segment.query(signal_type, [item.value for item in group], limit_bits)
+    if hits and dead:
+        hit_is_dead = is_dead(dead, np.array([entry for _, entry, _ in hits], np.uint32)).tolist()
+        hits = [hit for hit, gone in zip(hits, hit_is_dead, strict=True) if not gone]
+    for query, entry, distance_bits in hits:
         found = (distance_bits, group[query].variant != "original", query)
         key = (entry, group[query].frame)
         if key not in closest or found < closest[key]:

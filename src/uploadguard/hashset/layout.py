@@ -22,7 +22,7 @@ from uploadguard.errors import SegmentError
 __all__ = ["BODY_OFFSET", "FORMAT_VERSION", "HEADER_BYTES", "Header", "Section", "align", "pack_table", "unpack_table"]
 
 MAGIC = b"\x89UGS\r\n\x1a\n"  # the line ends show a transfer in text mode
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BODY_OFFSET = 4096
 MAX_SECTIONS = 4096
 

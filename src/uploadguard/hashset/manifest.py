@@ -5,24 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
 
 from uploadguard.errors import ManifestError
 from uploadguard.hashset.files import atomic_file
 from uploadguard.hashset.metadata import FrozenModel, ListInfo, SegmentMetadata, summarise
 
-__all__ = ["MANIFEST_NAME", "SEGMENT_PATTERN", "Manifest", "SegmentRecord", "read_manifest", "write_manifest"]
+__all__ = [
+    "MANIFEST_NAME",
+    "SEGMENT_PATTERN",
+    "FileStamp",
+    "Manifest",
+    "PreviousGeneration",
+    "SegmentRecord",
+    "read_manifest",
+    "write_manifest",
+]
 
 MANIFEST_NAME = "manifest.json"
 SEGMENT_PATTERN = r"^segment-[0-9]{1,19}-[0-9a-f]{16}\.ugs$"
 
 _FORMAT = "uploadguard hash set"
-_VERSION = 1
+_VERSION = 2
 _MAX_BYTES = 64 * 1024 * 1024
 _ADVICE = "restore the directory from a backup, or create the hash set anew and import the lists again"
 
@@ -36,23 +46,46 @@ class SegmentRecord(FrozenModel):
     metadata: SegmentMetadata
 
 
-class Manifest(FrozenModel):
-    """One generation: its number, and its segments in the order in which they were added."""
-
+class _GenerationRecord(FrozenModel):
     generation: Annotated[int, Field(ge=0, lt=2**63)]
+    created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     segments: tuple[SegmentRecord, ...]
 
     def lists(self) -> tuple[ListInfo, ...]:
         """The lists that the segments make up."""
         return summarise(record.metadata for record in self.segments)
 
+
+class PreviousGeneration(_GenerationRecord):
+    """A generation that was in force and can be so again."""
+
+
+class Manifest(_GenerationRecord):
+    """The generation in force: its number, and its segments in the order in which they were added.
+
+    ``previous`` are the generations before it whose segments are kept, the latest first.
+    """
+
+    previous: tuple[PreviousGeneration, ...] = ()
+
     def of_list(self, name: str) -> tuple[SegmentRecord, ...]:
         """The segments of one list; none if there is no such list."""
         return tuple(record for record in self.segments if record.metadata.list_name == name)
 
-    def next(self, segments: Iterable[SegmentRecord]) -> Manifest:
-        """The generation after this one, of these segments."""
-        return Manifest(generation=self.generation + 1, segments=tuple(segments))
+    def files(self) -> dict[str, SegmentRecord]:
+        """All segments that are kept, by file: those in force and those of previous generations."""
+        kept = (self, *self.previous)
+        return {record.file: record for generation in kept for record in generation.segments}
+
+    def next(self, segments: Iterable[SegmentRecord], *, keep_previous: int = 0) -> Manifest:
+        """The generation after this one, of these segments; this one becomes the latest of the previous."""
+        past = PreviousGeneration(generation=self.generation, created_at=self.created_at, segments=self.segments)
+        previous = (past, *self.previous)[:keep_previous]
+        return Manifest(generation=self.generation + 1, segments=tuple(segments), previous=previous)
+
+    def compacted(self, segments: Iterable[SegmentRecord]) -> Manifest:
+        """The generation after this one, of other segments with the same content: none to go back to is lost."""
+        return Manifest(generation=self.generation + 1, segments=tuple(segments), previous=self.previous)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +152,10 @@ def _parse(data: bytes, path: Path) -> Manifest:
         manifest = None
     if manifest is None or _render(manifest) != data:
         raise ManifestError(f"{path}: is altered; {_ADVICE}")
-    if len({record.file for record in manifest.segments}) != len(manifest.segments):
+    if any(_names_twice(generation.segments) for generation in (manifest, *manifest.previous)):
         raise ManifestError(f"{path}: names a segment twice; {_ADVICE}")
     return manifest
+
+
+def _names_twice(segments: Sequence[SegmentRecord]) -> bool:
+    return len({record.file for record in segments}) != len(segments)

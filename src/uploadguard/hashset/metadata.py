@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,8 +18,11 @@ __all__ = [
     "IndexKind",
     "ListInfo",
     "Role",
+    "SegmentId",
     "SegmentMetadata",
     "SignalInfo",
+    "SignalName",
+    "Tombstones",
     "check_list_name",
     "check_signal_name",
     "summarise",
@@ -29,6 +33,13 @@ IndexKind = Literal["exact", "hamming"]
 
 _LIST_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$"
 _SIGNAL_NAME = r"^[a-z0-9][a-z0-9_.-]{0,31}$"
+_SEGMENT_ID = r"^[0-9a-f]{16}$"
+
+SegmentId = Annotated[str, StringConstraints(pattern=_SEGMENT_ID)]
+"""A random number in hex that no other segment has."""
+
+SignalName = Annotated[str, StringConstraints(pattern=_SIGNAL_NAME)]
+"""The name of a signal type."""
 
 
 class FrozenModel(BaseModel):
@@ -45,15 +56,31 @@ class SignalInfo(FrozenModel):
     count: Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class SegmentMetadata(FrozenModel):
-    """The list that a segment belongs to, and its part of it. ``entries`` counts those with at least one hash."""
+class Tombstones(FrozenModel):
+    """How many entries of one segment were taken back, and how many hashes they have, by signal type."""
 
+    segment_id: SegmentId
+    entries: Annotated[int, Field(gt=0, lt=2**32)]
+    hashes: dict[SignalName, Annotated[int, Field(gt=0, lt=2**32)]]
+
+
+class SegmentMetadata(FrozenModel):
+    """The list that a segment belongs to, and its part of it.
+
+    ``entries`` counts those with at least one hash. ``tombstones`` are on entries of older segments of the list, and of
+    the segment itself; no entry has two. ``added_at`` and ``updated_at`` are the times of the first and the latest
+    import that brought something to the segment.
+    """
+
+    segment_id: SegmentId
     list_name: Annotated[str, StringConstraints(pattern=_LIST_NAME)] = Field(repr=False)
     role: Role
     source: str = Field(repr=False)
     added_at: AwareDatetime
+    updated_at: AwareDatetime
     entries: Annotated[int, Field(ge=0, lt=2**32)]
-    signals: dict[Annotated[str, StringConstraints(pattern=_SIGNAL_NAME)], SignalInfo]
+    signals: dict[SignalName, SignalInfo]
+    tombstones: tuple[Tombstones, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +89,8 @@ class ListInfo:
 
     ``source`` is the name of the file, or whatever it came from, of the latest import. ``added_at`` is the time of the
     first import that is still there and ``updated_at`` that of the latest, in UTC. ``hashes`` counts hashes by signal
-    type.
+    type. ``dead_entries`` were removed or replaced and take room until compaction; ``entries`` and ``hashes`` are
+    without them.
     """
 
     name: str = field(repr=False)
@@ -73,6 +101,7 @@ class ListInfo:
     entries: int
     hashes: Mapping[str, int]
     segments: int = 1
+    dead_entries: int = 0
 
 
 def check_list_name(name: str) -> None:
@@ -99,18 +128,23 @@ def summarise(segments: Iterable[SegmentMetadata]) -> tuple[ListInfo, ...]:
 
 
 def _summarise_one(parts: Sequence[SegmentMetadata]) -> ListInfo:
-    hashes: dict[str, int] = {}
+    hashes: Counter[str] = Counter()
     for part in parts:
-        for name, signal in part.signals.items():
-            hashes[name] = hashes.get(name, 0) + signal.count
-    latest = max(parts, key=lambda part: part.added_at)
+        hashes.update({name: signal.count for name, signal in part.signals.items()})
+    dead = 0
+    present = {part.segment_id for part in parts}
+    for tombstones in (item for part in parts for item in part.tombstones if item.segment_id in present):
+        hashes.subtract(tombstones.hashes)
+        dead += tombstones.entries
+    latest = parts[-1]
     return ListInfo(
         name=latest.list_name,
         role=latest.role,
         source=latest.source,
         added_at=min(part.added_at for part in parts),
-        updated_at=latest.added_at,
-        entries=sum(part.entries for part in parts),
-        hashes=MappingProxyType(hashes),
+        updated_at=max(part.updated_at for part in parts),
+        entries=sum(part.entries for part in parts) - dead,
+        hashes=MappingProxyType({name: count for name, count in hashes.items() if count > 0}),
         segments=len(parts),
+        dead_entries=dead,
     )

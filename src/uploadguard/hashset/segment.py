@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from uploadguard.errors import SegmentError
 from uploadguard.hashset.exact import ExactIndex
 from uploadguard.hashset.hamming import HammingIndex
+from uploadguard.hashset.ids import ENTRY_KEY_BYTES, Rows, entry_key, read_ids
 from uploadguard.hashset.layout import HEADER_BYTES, Header, unpack_table
 from uploadguard.hashset.metadata import SegmentMetadata
 
@@ -45,7 +47,17 @@ class Segment:
     The one thing that a map cannot bear is a file that shrinks under it; segments are never written in place.
     """
 
-    __slots__ = ("_buffer", "_entries_json", "_entry_offsets", "_indexes", "_sections", "_verified", "metadata", "path")
+    __slots__ = (
+        "_buffer",
+        "_entry_ids",
+        "_indexes",
+        "_sections",
+        "_verified",
+        "entries_json",
+        "entry_offsets",
+        "metadata",
+        "path",
+    )
 
     def __init__(self, buffer: memoryview, path: Path | None) -> None:
         """Use :meth:`open` or :meth:`from_buffer`."""
@@ -57,11 +69,17 @@ class Segment:
             self._sections = unpack_table(bytes(buffer[header.table_offset :]), header)
             self._check_section("metadata")
             self.metadata = SegmentMetadata.model_validate_json(bytes(self._section("metadata")))
-            self._entries_json = self._section("entries/json")
-            self._entry_offsets = np.frombuffer(self._section("entries/offsets"), "<u8")
-            if len(self._entry_offsets) != self.metadata.entries + 1:
+            self.entries_json = self._section("entries/json")
+            self.entry_offsets = np.frombuffer(self._section("entries/offsets"), "<u8")
+            if len(self.entry_offsets) != self.metadata.entries + 1:
+                raise SegmentError("its entries are inconsistent; import the list again")
+            self._entry_ids = ExactIndex.from_sections(self._sections_in("entries/ids/"), ENTRY_KEY_BYTES)
+            if len(self._entry_ids) != self.metadata.entries:
                 raise SegmentError("its entries are inconsistent; import the list again")
             self._indexes = {name: self._open_index(name) for name in self.metadata.signals}
+            for tombstones in self.metadata.tombstones:
+                if len(self.tombstones(tombstones.segment_id)) != tombstones.entries:
+                    raise SegmentError("its tombstones are inconsistent; import the list again")
 
     @classmethod
     def open(cls, path: Path, *, verify: bool = False) -> Segment:
@@ -114,9 +132,13 @@ class Segment:
             table_offset = Header.unpack(bytes(self._buffer[:HEADER_BYTES]), len(self._buffer)).table_offset
             if any(self._buffer[end:table_offset]):
                 raise SegmentError("bytes before its section table are altered; import the list again")
-            for index in self._indexes.values():
+            for index in (self._entry_ids, *self._indexes.values()):
                 if len(index) and int(index.ids.max()) >= self.metadata.entries:
                     raise SegmentError("it refers to an entry that it does not hold; import the list again")
+            for tombstones in self.metadata.tombstones:
+                rows = self.tombstones(tombstones.segment_id)
+                if bool(np.any(rows[1:] <= rows[:-1])):
+                    raise SegmentError("its tombstones are out of order; import the list again")
         self._verified = True
 
     def query(self, signal_type: str, values: Sequence[bytes], max_distance_bits: int) -> list[tuple[int, int, int]]:
@@ -142,16 +164,45 @@ class Segment:
         """Whether the segment holds this signal type for exact look-up."""
         return isinstance(self._indexes.get(signal_type), ExactIndex)
 
+    def index(self, signal_type: str) -> ExactIndex | HammingIndex:
+        """What finds hashes of a signal type that the segment holds. Its ids are numbers of entries."""
+        return self._indexes[signal_type]
+
+    def tombstones(self, segment_id: str) -> Rows:
+        """The entries of that segment that this one takes back, ascending. Raises :class:`SegmentError`."""
+        with self._errors():
+            return read_ids(self._section(f"tombstones/{segment_id}"))
+
+    def find_entries(self, entry_id: str) -> list[int]:
+        """The numbers of all entries of that id. Raises :class:`SegmentError`."""
+        candidates = self._entry_ids.query(entry_key(entry_id)).tolist()
+        return [number for number in candidates if self.entry(number).entry_id == entry_id]
+
+    def entry_keys(self) -> tuple[npt.NDArray[np.uint8], Rows]:
+        """What entries are found by, uint8 (n, 8) and sorted, and the number of each one's entry."""
+        return self._entry_ids.sections()["records"], self._entry_ids.ids
+
+    def count_hashes(self, rows: Rows) -> dict[str, int]:
+        """How many hashes these entries have, by signal type; those without any are left out."""
+        counts: dict[str, int] = {}
+        for name in self.metadata.signals:
+            section = f"entries/hashes/{name}"
+            # Without that section every entry has one.
+            count = int(self._hash_counts(section)[rows].sum()) if section in self._sections else len(rows)
+            if count:
+                counts[name] = count
+        return counts
+
     def entry(self, number: int) -> StoredEntry:
         """Read the entry of that number from the file. Raises :class:`SegmentError`."""
         with self._errors():
             if not 0 <= number < self.metadata.entries:
                 raise SegmentError("it refers to an entry that it does not hold; import the list again")
-            start, end = int(self._entry_offsets[number]), int(self._entry_offsets[number + 1])
-            if not start < end <= len(self._entries_json):
+            start, end = int(self.entry_offsets[number]), int(self.entry_offsets[number + 1])
+            if not start < end <= len(self.entries_json):
                 raise SegmentError("an entry lies outside it; import the list again")
             try:
-                match json.loads(bytes(self._entries_json[start:end])):
+                match json.loads(bytes(self.entries_json[start:end])):
                     case {"id": str(entry_id), "category": str() | None as category, "fields": dict(fields)}:
                         return StoredEntry(entry_id, category, fields)
             except (ValueError, RecursionError):
@@ -172,14 +223,25 @@ class Segment:
         if digest.digest() != self._sections[name].checksum:
             raise SegmentError(f"its section {name!r} is altered; import the list again")
 
-    def _open_index(self, name: str) -> ExactIndex | HammingIndex:
-        info = self.metadata.signals[name]
-        prefix = f"signals/{name}/"
-        sections = {
+    def _sections_in(self, prefix: str) -> dict[str, memoryview]:
+        return {
             section.name.removeprefix(prefix): self._section(section.name)
             for section in self._sections.values()
             if section.name.startswith(prefix)
         }
+
+    def _hash_counts(self, section: str) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """How many hashes each entry has, stored as 1, 2 or 4 bytes each. Raises :class:`SegmentError`."""
+        with self._errors():
+            data = self._section(section)
+            counts = np.frombuffer(data, f"<u{len(data) // max(1, self.metadata.entries)}")
+            if len(counts) != self.metadata.entries:
+                raise SegmentError("its entries are inconsistent; import the list again")
+            return counts
+
+    def _open_index(self, name: str) -> ExactIndex | HammingIndex:
+        info = self.metadata.signals[name]
+        sections = self._sections_in(f"signals/{name}/")
         kind = HammingIndex if info.kind == "hamming" else ExactIndex
         index = kind.from_sections(sections, info.length_bytes)
         if len(index) != info.count:
@@ -193,7 +255,7 @@ class Segment:
             yield
         except SegmentError as error:
             raise SegmentError(error.reason, path=self.path) from None
-        except (ValidationError, ValueError, KeyError) as error:
+        except (ValidationError, ValueError, KeyError, TypeError) as error:
             raise SegmentError(
                 f"its contents are inconsistent ({type(error).__name__}); import the list again", path=self.path
             ) from None

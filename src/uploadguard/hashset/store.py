@@ -1,37 +1,48 @@
-"""The hash set's directory: one writer at a time, any number of readers, one generation after the other."""
+"""The hash set: one writer at a time, any number of readers, one generation after the other."""
 
 from __future__ import annotations
 
-import contextlib
-import re
-import secrets
-from collections.abc import Iterable, Iterator
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uploadguard.errors import HashSetError, ListError, ManifestError, SegmentError, UnknownListError
-from uploadguard.hashset.files import TEMPORARY_SUFFIX, atomic_file, sync_directory, write_errors, write_lock
+from uploadguard.errors import EmptyListError, HashSetError, ListError, SegmentError, UnknownListError
+from uploadguard.hashset.compaction import Compaction, compact_list, is_due, put_in_place, tail_to_merge
+from uploadguard.hashset.directory import Directory
+from uploadguard.hashset.files import atomic_file, write_errors
 from uploadguard.hashset.generation import Generation
-from uploadguard.hashset.manifest import (
-    MANIFEST_NAME,
-    SEGMENT_PATTERN,
-    FileStamp,
-    Manifest,
-    SegmentRecord,
-    read_manifest,
-    write_manifest,
-)
+from uploadguard.hashset.inspection import HashSetStats, Verification, stats_of, verify_files
+from uploadguard.hashset.manifest import Manifest, SegmentRecord, write_manifest
+from uploadguard.hashset.merge import merge_segments
 from uploadguard.hashset.metadata import ListInfo, Role, check_list_name, summarise
 from uploadguard.hashset.segment import Segment
-from uploadguard.hashset.segment_writer import Progress, SignalTypes, write_segment
+from uploadguard.hashset.segment_writer import Progress, SignalTypes, kind_of, new_segment_id, write_segment
+from uploadguard.hashset.tombstones import Delta
 
 if TYPE_CHECKING:
     from uploadguard.lists.base import ListEntry
 
-__all__ = ["HashSet"]
+__all__ = ["HashSet", "ListUpdate"]
 
-_LOCK_NAME = "write.lock"
+log = logging.getLogger("uploadguard")
+
 _LOAD_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ListUpdate:
+    """What an update did: the list as it is now, the generation that is so, entries that came and entries that went.
+
+    An entry that another of its id replaced went, and the other came.
+    """
+
+    info: ListInfo
+    generation: int
+    added: int
+    removed: int
 
 
 class HashSet:
@@ -41,43 +52,47 @@ class HashSet:
     moment, finds the old generation or the new one. Safe to share between threads and between processes.
     """
 
-    def __init__(self, directory: Path, *, lock_timeout_s: float = 30.0) -> None:
+    def __init__(self, directory: Path, *, lock_timeout_s: float = 30.0, keep_previous: int = 3) -> None:
         """Use :meth:`create` or :meth:`open`."""
+        if keep_previous < 0:
+            raise ValueError(f"keep_previous must be 0 or more, not {keep_previous}")
         self.directory = directory
-        self._lock_timeout_s = lock_timeout_s
-        self._current: tuple[Manifest, FileStamp] | None = None
+        self._files = Directory(directory, lock_timeout_s)
+        self._keep_previous = keep_previous
+        self._compacting = threading.Lock()
 
     @classmethod
-    def create(cls, directory: Path | str, *, lock_timeout_s: float = 30.0) -> HashSet:
+    def create(cls, directory: Path | str, *, lock_timeout_s: float = 30.0, keep_previous: int = 3) -> HashSet:
         """Create an empty hash set in ``directory``, which is made with mode 0700 or is empty.
 
-        Raises :class:`HashSetError` if it holds anything, and :class:`HashSetWriteError`.
+        Raises :class:`HashSetError` if it holds anything, and :class:`~uploadguard.errors.HashSetWriteError`.
         """
         directory = Path(directory)
         with write_errors(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        hash_set = cls(directory, lock_timeout_s=lock_timeout_s)
-        if (directory / MANIFEST_NAME).exists():
+        hash_set = cls(directory, lock_timeout_s=lock_timeout_s, keep_previous=keep_previous)
+        files = hash_set._files
+        if files.manifest_path.exists():
             raise HashSetError(f"{directory}: there is a hash set already; open it")
         with write_errors(directory):
-            # A creation that was cut short may have left these.
-            if any(path.name != _LOCK_NAME and not _is_temporary(path.name) for path in directory.iterdir()):
+            if not files.may_become_one():
                 raise HashSetError(f"{directory}: is not empty; choose a directory of its own for the hash set")
             directory.chmod(0o700)
-        with write_lock(directory / _LOCK_NAME, lock_timeout_s):
-            if (directory / MANIFEST_NAME).exists():
+        with files.locked():
+            if files.manifest_path.exists():
                 raise HashSetError(f"{directory}: another process has just created the hash set; open it")
             write_manifest(directory, Manifest(generation=0, segments=()))
         return hash_set
 
     @classmethod
-    def open(cls, directory: Path | str, *, lock_timeout_s: float = 30.0) -> HashSet:
-        """The hash set in ``directory``. Raises :class:`ManifestError` if there is none or it is damaged.
+    def open(cls, directory: Path | str, *, lock_timeout_s: float = 30.0, keep_previous: int = 3) -> HashSet:
+        """The hash set in ``directory``. Raises :class:`~uploadguard.errors.ManifestError` without a sound manifest.
 
-        ``lock_timeout_s`` is how long a change waits for another process's.
+        ``lock_timeout_s`` is how long a change waits for another process's, ``keep_previous`` how many generations
+        before the one in force a change leaves to go back to.
         """
-        hash_set = cls(Path(directory), lock_timeout_s=lock_timeout_s)
-        hash_set._read()
+        hash_set = cls(Path(directory), lock_timeout_s=lock_timeout_s, keep_previous=keep_previous)
+        hash_set._files.read()
         return hash_set
 
     def __repr__(self) -> str:
@@ -85,31 +100,37 @@ class HashSet:
 
     @property
     def generation(self) -> int:
-        """The number of the generation on disk; 0 has no lists. Raises :class:`ManifestError`."""
-        return self._read().generation
+        """The number of the generation on disk; 0 has no lists. Raises :class:`~uploadguard.errors.ManifestError`."""
+        return self._files.read().generation
+
+    @property
+    def previous_generations(self) -> tuple[int, ...]:
+        """The generations that :meth:`rollback` can go back to, the latest first."""
+        return tuple(previous.generation for previous in self._files.read().previous)
 
     def changed_since(self, generation: int) -> bool:
         """Whether the generation on disk is another than this. One ``stat`` where nothing has changed."""
         return self.generation != generation
 
     def lists(self) -> tuple[ListInfo, ...]:
-        """The lists on disk, in the order in which they were added. Raises :class:`ManifestError`."""
-        return self._read().lists()
+        """The lists on disk, in the order in which they were added."""
+        return self._files.read().lists()
 
     def load(self, *, verify: bool = True, previous: Generation | None = None) -> Generation:
         """Open the generation on disk.
 
         ``verify`` reads every byte and compares checksums; segments that ``previous`` has open are taken from there,
-        and are not read again if they were verified. Raises :class:`ManifestError` and :class:`SegmentError`.
+        and are not read again if they were verified. Raises :class:`~uploadguard.errors.ManifestError` and
+        :class:`SegmentError`.
         """
         known = {segment.checksum: segment for segment in previous.segments} if previous is not None else {}
         for _ in range(_LOAD_ATTEMPTS):
-            manifest = self._read()
+            manifest = self._files.read()
             try:
-                segments = [self._open_segment(record, known) for record in manifest.segments]
+                segments = self._files.open_segments(manifest.segments, known)
             except FileNotFoundError as error:
                 # A writer may have removed it since the manifest was read; if not, it is lost.
-                if self._read().generation == manifest.generation:
+                if self._files.read().generation == manifest.generation:
                     raise SegmentError("is missing; import the list again", path=Path(error.filename)) from None
                 continue
             for segment in segments if verify else ():
@@ -132,111 +153,202 @@ class HashSet:
         """Import ``entries`` as the list ``name`` and put the new generation in force.
 
         A list of that name may be there only with ``replace``, which puts the entries in place of its own, or
-        ``append``, which adds them. ``signal_types`` gives length_bytes and max_distance_bits by name. Other writers
-        wait while ``entries`` are read.
+        ``append``, which adds them, whatever their ids. ``signal_types`` gives length_bytes and max_distance_bits by
+        name. Other writers wait while ``entries`` are read.
 
         Raises :class:`ListError` for a name that is taken or not one, :class:`EmptyListError`,
-        :class:`ListFormatError`, :class:`HashSetBusyError`, :class:`HashSetWriteError`, and whatever ``entries``
-        raises; in all these cases nothing is changed.
+        :class:`~uploadguard.errors.ListFormatError`, :class:`~uploadguard.errors.HashSetBusyError`,
+        :class:`~uploadguard.errors.HashSetWriteError`, and whatever ``entries`` raises; in all these cases nothing is
+        changed.
         """
         check_list_name(name)
         if replace and append:
             raise ValueError("replace or append, not both")
-        with self._writing() as (manifest, stamp):
+        with self._files.writing() as (manifest, stamp):
             present = manifest.of_list(name)
             if present and not (replace or append):
                 raise ListError("there is a list of that name; use replace to put this in its place, or append to it")
             if present and append and present[0].metadata.role != role:
                 raise ListError(f"the list is of the role {present[0].metadata.role!r}, not {role!r}; use replace")
-            path = self.directory / f"segment-{manifest.generation + 1}-{secrets.token_hex(8)}.ugs"
+            if append:
+                _check_stored_alike(present, signal_types)
+            path = self._files.new_segment_path(manifest)
             with atomic_file(path) as output:
                 write_segment(
                     output, entries, signal_types, list_name=name, role=role, source=source, progress=progress
                 )
             kept = [record for record in manifest.segments if not replace or record not in present]
-            with write_errors(path):
-                added = _record_of(Segment.open(path))
-            write_manifest(self.directory, manifest.next([*kept, added]), after=stamp)
-            mine = [record.metadata for record in (*kept, added) if record.metadata.list_name == name]
-            return summarise(mine)[0]
+            changed = manifest.next([*kept, self._files.record(path)], keep_previous=self._keep_previous)
+            write_manifest(self.directory, changed, after=stamp)
+            return _info(changed.of_list(name))
 
-    def remove_list(self, name: str) -> None:
+    def update_list(
+        self,
+        name: str,
+        added: Iterable[ListEntry],
+        removed: Iterable[str],
+        signal_types: SignalTypes,
+        *,
+        source: str | None = None,
+        progress: Progress | None = None,
+    ) -> ListUpdate:
+        """Take the entries of the ids ``removed`` out of the list, then put ``added`` in, in one new generation.
+
+        Writes one small segment, whatever the list's size. An entry replaces all of its id that were there, and those
+        before it in ``added``; one without hashes only ends them. Ids that are not there are no error, so that a
+        change can be repeated. Where nothing changes there is no new generation. ``source`` is by default the list's.
+
+        Merges the latest segments where many small ones have gathered; where all should be merged, that is done on a
+        thread, which the process's end waits for. Raises :class:`UnknownListError`, and else as :meth:`add_list`.
+        """
+        with self._files.writing() as (manifest, stamp):
+            present = manifest.of_list(name)
+            if not present:
+                raise UnknownListError("there is no list of that name in the hash set")
+            _check_stored_alike(present, signal_types)
+            segments = self._files.open_segments(present)
+            delta = Delta(segments, new_segment_id())
+            delta.remove(removed)
+            path = self._files.new_segment_path(manifest)
+            try:
+                with atomic_file(path) as output:
+                    write_segment(
+                        output,
+                        added,
+                        signal_types,
+                        list_name=name,
+                        role=present[-1].metadata.role,
+                        source=source if source is not None else present[-1].metadata.source,
+                        delta=delta,
+                        progress=progress,
+                    )
+            except EmptyListError:
+                if delta.added or delta.tombstones():
+                    raise
+                return ListUpdate(_info(present), manifest.generation, 0, 0)
+            records = self._merge_tail(manifest, present, segments, self._files.record(path))
+            changed = manifest.next(put_in_place(manifest, present, records), keep_previous=self._keep_previous)
+            write_manifest(self.directory, changed, after=stamp)
+            update = ListUpdate(_info(records), changed.generation, delta.added, delta.removed)
+        if is_due(update.info):
+            self._compact_beside(name)
+        return update
+
+    def remove_list(self, name: str, *, purge: bool = False) -> None:
         """Take the list ``name`` out and put the new generation in force. Readers that still map it go on.
 
-        Raises :class:`UnknownListError`, :class:`HashSetBusyError`, :class:`HashSetWriteError`.
+        Its files stay as long as a previous generation has them; ``purge`` drops all previous generations, and with
+        them the files. Raises :class:`UnknownListError`, :class:`~uploadguard.errors.HashSetBusyError`,
+        :class:`~uploadguard.errors.HashSetWriteError`.
         """
-        with self._writing() as (manifest, stamp):
+        with self._files.writing() as (manifest, stamp):
             removed = manifest.of_list(name)
             if not removed:
                 raise UnknownListError("there is no list of that name in the hash set")
             kept = [record for record in manifest.segments if record not in removed]
-            write_manifest(self.directory, manifest.next(kept), after=stamp)
+            changed = manifest.next(kept, keep_previous=0 if purge else self._keep_previous)
+            write_manifest(self.directory, changed, after=stamp)
 
-    def _read(self) -> Manifest:
-        """The manifest on disk, parsed only if the file is another than last time."""
-        current = self._current
-        if current is not None:
-            with contextlib.suppress(OSError):  # reading it says what is wrong
-                if FileStamp.of((self.directory / MANIFEST_NAME).stat()) == current[1]:
-                    return current[0]
-        self._current = current = read_manifest(self.directory)
-        return current[0]
+    def rollback(self, generation: int | None = None) -> int:
+        """Put a previous generation's lists in force again, by default the latest's. Returns the new generation.
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[tuple[Manifest, FileStamp]]:
-        """Hold the write lock; before and after, remove files that no generation in force names."""
-        with write_lock(self.directory / _LOCK_NAME, self._lock_timeout_s):
-            manifest, stamp = read_manifest(self.directory)
-            self._remove_leftovers()
-            try:
-                yield manifest, stamp
-            finally:
-                self._remove_leftovers()
-
-    def _remove_leftovers(self) -> None:
-        """Remove temporary files, which are of dead writers since the lock is held, and segments out of use.
-
-        Cleaning up never fails a change that is done: what cannot be removed now is left to the next writer.
+        The generation in force until then becomes a previous one, so that a rollback can be taken back. Raises
+        :class:`HashSetError` if there is no such generation, and :class:`SegmentError` if one of its files is damaged.
         """
-        with contextlib.suppress(OSError, ManifestError):
-            # Which manifest a power failure would leave must be settled before the other one's segments go.
-            sync_directory(self.directory)
-            in_use = {record.file for record in read_manifest(self.directory)[0].segments}
-            for path in self.directory.iterdir():
-                if _is_temporary(path.name) or (_is_segment(path.name) and path.name not in in_use):
-                    path.unlink()
+        with self._files.writing() as (manifest, stamp):
+            found = [item for item in manifest.previous if generation in (None, item.generation)]
+            if not found:
+                wanted = "previous generation" if generation is None else f"generation {generation}"
+                raise HashSetError(f"{self.directory}: there is no {wanted} to go back to")
+            with write_errors(self.directory):
+                segments = self._files.open_segments(found[0].segments)
+            for segment in segments:
+                segment.verify()
+            others = tuple(item for item in manifest.previous if item != found[0])
+            changed = manifest.model_copy(update={"previous": others}).next(
+                found[0].segments, keep_previous=max(1, self._keep_previous)
+            )
+            write_manifest(self.directory, changed, after=stamp)
+            return changed.generation
 
-    def _open_segment(self, record: SegmentRecord, known: dict[str, Segment]) -> Segment:
-        segment = known.get(record.checksum)
-        if segment is not None:
-            return segment
-        path = self.directory / record.file
-        try:
-            segment = Segment.open(path)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise SegmentError(
-                f"cannot be read ({error.strerror or error}); check its permissions", path=path
-            ) from error
-        if _record_of(segment) != record:
-            raise SegmentError("is not the file that the manifest names; import the list again", path=path)
-        return segment
+    def compact(self, *, keep_previous: bool = False) -> Compaction:
+        """Merge each list into one segment without dead entries, and drop the previous generations.
+
+        After that nothing that was removed is on the disk any more. ``keep_previous`` leaves the previous generations,
+        with all their files. Memory: see :mod:`uploadguard.hashset.merge`. Readers are not disturbed, and other
+        writers wait at the start and the end of each list only. Raises what :func:`compact_list` raises.
+        """
+        before_bytes = self._size_bytes()
+        merged = [found for info in self.lists() if (found := compact_list(self._files, info.name)) is not None]
+        if not keep_previous:
+            with self._files.writing() as (manifest, stamp):
+                if manifest.previous:
+                    write_manifest(self.directory, manifest.next(manifest.segments, keep_previous=0), after=stamp)
+        return Compaction(
+            generation=self.generation,
+            lists=len(merged),
+            dead_entries=sum(info.dead_entries for info in merged),
+            before_bytes=before_bytes,
+            after_bytes=self._size_bytes(),
+            kept_previous=keep_previous,
+        )
+
+    def verify(self) -> Verification:
+        """Read every file of the generation in force and of the previous ones, and say what is wrong."""
+        return verify_files(self._files)
+
+    def stats(self) -> HashSetStats:
+        """What the hash set holds, and how evenly its hashes are spread. Reads all perceptual hashes."""
+        return stats_of(self._files, self.load(verify=False))
+
+    def _size_bytes(self) -> int:
+        return sum(record.size_bytes for record in self._files.read().files().values())
+
+    def _merge_tail(
+        self,
+        manifest: Manifest,
+        present: tuple[SegmentRecord, ...],
+        segments: list[Segment],
+        latest: SegmentRecord,
+    ) -> list[SegmentRecord]:
+        """The list's segments with ``latest``, the last of them merged if it is time for it."""
+        records = [*present, latest]
+        taken = tail_to_merge([record.metadata for record in records])
+        if not taken:
+            return records
+        with self._files.try_compacting() as free:
+            if not free:
+                return records  # a compaction copies these very segments
+            path = self._files.new_segment_path(manifest)
+            with atomic_file(path) as output:
+                merge_segments(output, [*segments, *self._files.open_segments([latest])][-taken:])
+        return [*records[:-taken], self._files.record(path)]
+
+    def _compact_beside(self, name: str) -> None:
+        """Merge the list on a thread, unless one does so already."""
+        if not self._compacting.acquire(blocking=False):
+            return
+
+        def run() -> None:
+            try:
+                compact_list(self._files, name)
+            except HashSetError as error:
+                log.warning("a list could not be compacted, and will be with a later change: %s", error)
+            finally:
+                self._compacting.release()
+
+        threading.Thread(target=run, name="uploadguard-compaction").start()
 
 
-def _record_of(segment: Segment) -> SegmentRecord:
-    assert segment.path is not None
-    return SegmentRecord(
-        file=segment.path.name,
-        size_bytes=segment.size_bytes,
-        checksum=segment.checksum,
-        metadata=segment.metadata,
-    )
+def _check_stored_alike(present: tuple[SegmentRecord, ...], signal_types: SignalTypes) -> None:
+    """Raise :class:`ListError` if hashes of a signal type would be stored in two ways in one list."""
+    for record in present:
+        for name, info in record.metadata.signals.items():
+            length_bytes, max_distance_bits = signal_types.get(name, (info.length_bytes, int(info.kind == "hamming")))
+            if (info.length_bytes, info.kind) != (length_bytes, kind_of(max_distance_bits)):
+                raise ListError(f"the list's {name} hashes were stored for another kind of look-up; use replace")
 
 
-def _is_temporary(name: str) -> bool:
-    return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
-
-
-def _is_segment(name: str) -> bool:
-    return re.fullmatch(SEGMENT_PATTERN, name) is not None
+def _info(records: Iterable[SegmentRecord]) -> ListInfo:
+    (info,) = summarise(record.metadata for record in records)
+    return info

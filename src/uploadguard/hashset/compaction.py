@@ -1,0 +1,115 @@
+"""When segments of a list are merged, and merging a whole list beside readers and other writers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from uploadguard.errors import HashSetError
+from uploadguard.hashset.directory import COMPACTION_PREFIX, Directory
+from uploadguard.hashset.files import atomic_file
+from uploadguard.hashset.manifest import Manifest, SegmentRecord, write_manifest
+from uploadguard.hashset.merge import merge_segments
+from uploadguard.hashset.metadata import ListInfo, SegmentMetadata
+
+__all__ = ["Compaction", "compact_list", "is_due", "put_in_place", "tail_to_merge"]
+
+_SEGMENTS = 4
+"""A delta that makes more of them merges the latest."""
+
+_DELTA_MERGES = 100_000
+"""The most entries and tombstones that a delta merges while other writers wait: under a second."""
+
+_RATIO = 2
+"""A segment is merged with those after it if it is at most this many times as large as they are together."""
+
+_DUE_SEGMENTS = 12
+_DUE_DEAD = 0.25
+_DUE_DEAD_ENTRIES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a compaction did: lists merged, entries that are gone now, and the directory's size before and after.
+
+    With ``kept_previous`` the files before it are still there, for the previous generations.
+    """
+
+    generation: int
+    lists: int
+    dead_entries: int
+    before_bytes: int
+    after_bytes: int
+    kept_previous: bool
+
+
+def tail_to_merge(segments: Sequence[SegmentMetadata]) -> int:
+    """How many of a list's latest segments the writer of the last merges: none, or at least two.
+
+    Each takes in those that are not much larger than all after it, so that an entry is copied about as often as the
+    list's size has digits.
+    """
+    if len(segments) <= _SEGMENTS:
+        return 0
+    weights = [part.entries + sum(item.entries for item in part.tombstones) for part in reversed(segments)]
+    total, taken = weights[0], 1
+    for weight in weights[1:]:
+        if weight > _RATIO * total or total + weight > _DELTA_MERGES:
+            break
+        total += weight
+        taken += 1
+    return taken if taken > 1 else 0
+
+
+def is_due(info: ListInfo) -> bool:
+    """Whether so many segments or dead entries have gathered that the list should be merged as a whole."""
+    dead = info.dead_entries
+    return info.segments > _DUE_SEGMENTS or dead > max(_DUE_DEAD_ENTRIES, _DUE_DEAD * (dead + info.entries))
+
+
+def compact_list(files: Directory, name: str) -> ListInfo | None:
+    """Merge a list into one segment; returns what it was, or None if there was nothing to merge.
+
+    Other writers wait only at its start and end. What they change meanwhile stays a segment beside the merged one; if
+    one of them replaces or removes the list, :class:`HashSetError` is raised, and nothing was changed. Raises
+    :class:`~uploadguard.errors.HashSetBusyError` too, if another compaction runs, and
+    :class:`~uploadguard.errors.SegmentError` if the list is damaged.
+    """
+    with files.compacting():
+        with files.writing() as (manifest, _):
+            records = manifest.of_list(name)
+            info = next((info for info in manifest.lists() if info.name == name), None)
+            if info is None or (info.segments == 1 and info.dead_entries == 0):
+                return None
+            sources = files.open_segments(records)
+        path = files.new_segment_path(manifest)
+        with contextlib.ExitStack() as held:
+            with atomic_file(path, prefix=COMPACTION_PREFIX) as output:
+                _, moved = merge_segments(output, sources)
+                output.sync()  # so that it need not take long under the lock
+                manifest, stamp = held.enter_context(files.writing())
+                present = manifest.of_list(name)
+                if present[: len(records)] != records:
+                    raise HashSetError("the list was replaced, removed or rolled back while it was compacted")
+            merged = [files.record(path)]
+            late = present[len(records) :]
+            if late:
+                late_path = files.new_segment_path(manifest)
+                with atomic_file(late_path) as output:
+                    merge_segments(output, files.open_segments(late), before=moved)
+                merged.append(files.record(late_path))
+            segments = put_in_place(manifest, present, merged)
+            write_manifest(files.path, manifest.compacted(segments), after=stamp)
+    return info
+
+
+def put_in_place(manifest: Manifest, old: Sequence[SegmentRecord], new: Sequence[SegmentRecord]) -> list[SegmentRecord]:
+    """The manifest's segments with ``new`` where the first of ``old`` stands, and without ``old``."""
+    segments: list[SegmentRecord] = []
+    for record in manifest.segments:
+        if record == old[0]:
+            segments.extend(new)
+        if record not in old:
+            segments.append(record)
+    return segments
