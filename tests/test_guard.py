@@ -557,6 +557,12 @@ def test_without_arguments_the_file_in_the_working_directory_counts(
         assert guard.check(unrelated_picture()).allowed
 
 
+def test_naming_a_default_is_not_failing_open(hashset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Guard.open(hashset=hashset, policy={"failures": {"frames_sampled": "allow"}}) as guard:
+        assert guard.status().fail_open == ()
+    assert caplog.text == ""
+
+
 def test_an_animation_that_was_sampled_says_so(hashset: Path) -> None:
     with Image.open(photo("chelsea.png")) as image:
         frames = [image.rotate(angle) for angle in range(0, 60, 5)]

@@ -151,7 +151,7 @@ class Policy:
                 f"{prefix}.failures.{code}"
                 for prefix, rules in scopes
                 for code, verdict in rules.failures.items()
-                if verdict is Verdict.ALLOW
+                if verdict is Verdict.ALLOW and DEFAULT_FAILURE_VERDICTS[code] is not Verdict.ALLOW
             )
         )
 
