@@ -106,10 +106,10 @@ class Guard:
         _GUARDS.add(self)
         if self._fail_open:
             log.warning("fail-open settings let uploads through uninspected: %s", ", ".join(self._fail_open))
-        unknown = self._policy.list_names() - {info.name for info in self._serving.current().generation.lists}
+        unknown = self._policy.list_names() - {info.name for info in self._serving.loaded.generation.lists}
         if unknown:
             log.warning("policy rules name %d list(s) that the hash set does not hold", len(unknown))
-        if not self.ready:
+        if not self._can_answer(self._serving.loaded):
             log.warning("the hash set is empty: every check will raise until a list is imported")
         for _, answer in self._plugins.call_each("uploadguard_startup", guard=self):
             if isinstance(answer, PluginError):

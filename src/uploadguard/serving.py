@@ -1,8 +1,10 @@
 """Which generation of the hash set serves, and when the next one takes over.
 
-A check takes the current generation once, by reading one reference. Now and then it also has the manifest looked at; a
-new generation is loaded on a thread of its own and swapped in by one assignment. A generation that cannot be loaded is
-refused: the old one goes on serving, and the error is kept for :attr:`Serving.last_error`.
+A check takes the current generation, by reading one reference. From the first one on, a thread looks at the manifest
+every ``refresh_s``, checks or none; it loads a new generation and swaps it in by one assignment. The first check of a
+process looks itself, as nobody did before it. So no check is answered by a generation that another had replaced more
+than ``refresh_s`` and the time of loading before. A generation that cannot be loaded is refused: the old one goes on
+serving, and the error is kept for :attr:`Serving.last_error`.
 """
 
 from __future__ import annotations
@@ -10,16 +12,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from uploadguard.errors import HashSetError
+from uploadguard.errors import HashSetError, NotReadyError
 from uploadguard.hashset import Generation, HashSet, Segment
 
 __all__ = ["Served", "Serving"]
 
 log = logging.getLogger("uploadguard")
+
+_RETRY_S = 30.0
+"""How long to wait before a generation that was refused is tried again unasked: reading it whole takes a while."""
 
 
 class Served(NamedTuple):
@@ -58,42 +64,92 @@ class Serving:
         self._built_in = built_in
         self._changed = changed
         self._loading = threading.Lock()
-        self._next_look = time.monotonic() + refresh_s
+        self._closed = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self._refused: tuple[int, float] | None = None
         self.last_error: HashSetError | None = None
         self._current = self._load(None)
 
+    @property
+    def loaded(self) -> Served:
+        """What is loaded, without a look for a new one."""
+        return self._current
+
     def current(self) -> Served:
-        """What to check against; starts a look for a new one when it is time."""
-        if self._refresh_s > 0 and time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + self._refresh_s
-            if self._has_changed() and not self._loading.locked():
-                threading.Thread(target=self.refresh, name="uploadguard-refresh", daemon=True).start()
+        """What to check against. A process's first call looks for a new one, and has it looked for from then on."""
+        watcher = self._watcher
+        if (watcher is None or not watcher.is_alive()) and self._refresh_s > 0 and not self._closed.is_set():
+            self._begin_watching(watcher)
         return self._current
 
     def refresh(self) -> bool:
         """Look for a new generation now and swap it in. Returns whether there was one that could be loaded."""
         with self._loading:
-            if not self._has_changed():
-                return False
-            try:
-                served = self._load(self._current.generation)
-            except HashSetError as error:
-                self.last_error = error
+            served = self._load_changed()
+        return self._announce(served)
+
+    def look(self) -> None:
+        """As :meth:`refresh`, but leaves a generation alone for a while that was refused lately."""
+        with self._loading:
+            served = None if self._was_refused_lately() else self._load_changed()
+        self._announce(served)
+
+    def after_fork(self) -> None:
+        """In a forked child: whoever held the lock in the parent does not exist here, nor does the watcher."""
+        self._loading = threading.Lock()
+        self._watcher = None
+
+    def close(self) -> None:
+        """Let go of the current generation. Checks still under way keep theirs."""
+        self._closed.set()
+        self._current.generation.close()
+
+    def _begin_watching(self, dead: threading.Thread | None) -> None:
+        with self._loading:
+            if self._watcher is not dead:
+                return  # another check did it while this one waited
+            served = self._load_changed()
+            self._watcher = threading.Thread(
+                target=_watch,
+                args=(weakref.ref(self), self._closed, self._refresh_s),
+                name="uploadguard-refresh",
+                daemon=True,
+            )
+            self._watcher.start()
+        self._announce(served)
+
+    def _load_changed(self) -> Served | None:
+        """Swap in the generation on disk, if it is another and sound. The caller holds the lock."""
+        if not self._has_changed():
+            return None
+        number = self._current.generation.number
+        try:
+            number = self._hashset.generation
+            served = self._load(self._current.generation)
+        except HashSetError as error:
+            if str(error) != str(self.last_error):
                 log.error("the new generation of the hash set was refused and the old one goes on serving: %s", error)
-                return False
-            self._current = served
-            self.last_error = None
+            self.last_error = error
+            self._refused = (number, time.monotonic())
+            return None
+        self._current = served
+        self.last_error = self._refused = None
+        return served
+
+    def _announce(self, served: Served | None) -> bool:
+        if served is None:
+            return False
         log.info("generation %d of the hash set serves", served.generation.number)
         self._changed(served.generation.number)
         return True
 
-    def after_fork(self) -> None:
-        """In a forked child: whoever held the lock in the parent does not exist here."""
-        self._loading = threading.Lock()
-
-    def close(self) -> None:
-        """Let go of the current generation. Checks still under way keep theirs."""
-        self._current.generation.close()
+    def _was_refused_lately(self) -> bool:
+        if self._refused is None or time.monotonic() - self._refused[1] > _RETRY_S:
+            return False
+        try:
+            return self._hashset.generation == self._refused[0]
+        except HashSetError:
+            return False  # looking on says what is wrong
 
     def _has_changed(self) -> bool:
         """Whether another generation is on disk. A manifest that cannot be read is no reason to stop serving."""
@@ -116,3 +172,16 @@ class Serving:
             if name in self._signal_types
         )
         return Served(served, stored.entries_total if hashes else 0)
+
+
+def _watch(serving: weakref.ref[Serving], closed: threading.Event, refresh_s: float) -> None:
+    """Look for new generations until the owner is closed or gone."""
+    while not closed.wait(refresh_s):
+        owner = serving()
+        if owner is None:
+            return
+        try:
+            owner.look()
+        except NotReadyError:
+            return  # closed meanwhile
+        del owner
