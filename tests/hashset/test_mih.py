@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import stat
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -201,3 +203,16 @@ def test_limits_that_take_in_half_of_all_are_scanned_and_exact(limit_bits: int) 
     _, ids, distances = index.query_batch(codes[:1], limit_bits)
     expected = brute_force(codes, codes[:1], limit_bits)
     assert sorted(zip(ids.tolist(), distances.tolist(), strict=True)) == [(row, bits) for _, row, bits in expected]
+
+
+@pytest.mark.parametrize("rows", [3, 60_000])
+@pytest.mark.parametrize("length", [8, 32])
+def test_an_index_is_saved_and_opened_by_memory_map(rows: int, length: int, tmp_path: Path) -> None:
+    codes = np.random.default_rng(rows).integers(0, 256, (rows, length), dtype=np.uint8)
+    ids = np.arange(rows, dtype=np.uint32)[::-1] + 7
+    HammingIndex.build(codes, ids).save(tmp_path / "index")
+    opened = HammingIndex.open(tmp_path / "index")
+    assert stat.S_IMODE((tmp_path / "index").stat().st_mode) == 0o700
+    found, distances = opened.query(codes[2], 5)
+    assert (int(found[0]), int(distances[0])) == (int(ids[2]), 0)
+    assert not opened.sections()["codes"].flags.writeable

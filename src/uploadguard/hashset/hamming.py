@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,22 @@ class HammingIndex:
             found["table_lines"] = self._tables.lines.astype("<u4", copy=False)
             found["table_overflow"] = self._tables.overflow.astype("<u4", copy=False)
         return found
+
+    def save(self, directory: Path) -> None:
+        """Write the index into a directory of its own, made with mode 0700: one .npy file for each array.
+
+        For an index of one's own; the hash set keeps its indexes in segments, with checksums. Raises ``OSError``.
+        """
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, values in self.sections().items():
+            np.save(directory / f"{name}.npy", values, allow_pickle=False)
+
+    @classmethod
+    def open(cls, directory: Path) -> HammingIndex:
+        """Map what :meth:`save` wrote, without reading it. Raises ``OSError``, ``ValueError`` or ``KeyError``."""
+        arrays = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in directory.glob("*.npy")}
+        length_bytes = int(arrays["codes"].shape[1])
+        return cls.from_sections({name: values.reshape(-1).data for name, values in arrays.items()}, length_bytes)
 
     @property
     def ids(self) -> Ids:
