@@ -7,7 +7,7 @@ environment variables, those before the file, the file before the defaults; key 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from uploadguard.config_problems import config_error, cross_checks, problems_of, rule_problems
 from uploadguard.config_schema import Key, Shown
 from uploadguard.config_sources import ENV_CONFIG, Origin, StoredSource, read_environment, read_file
+from uploadguard.config_toml import KeyPath
+from uploadguard.errors import ConfigError
 from uploadguard.models import FailureCode, Verdict
 from uploadguard.policy import Policy, Rule, Rules, SignalDefaults
 
@@ -325,6 +327,10 @@ class Settings(BaseSettings):
     def path(self) -> Path | None:
         """The file that was read."""
         return self._origin.file.path if self._origin.file is not None else None
+
+    def error(self, problems: Iterable[tuple[KeyPath, str]]) -> ConfigError:
+        """The error for what turned out to be wrong with settings: their places, each with a sentence."""
+        return config_error([self._origin.problem(path, text) for path, text in problems], self._origin)
 
     def decision_policy(self, signal_types: Mapping[str, SignalDefaults]) -> Policy:
         """The policy for these signal types: those that uploads are matched by, keyed by name.

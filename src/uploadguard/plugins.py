@@ -6,8 +6,7 @@ are called plugin by plugin, so that one that raises is named and never takes an
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Any, TypeVar
 
@@ -15,7 +14,8 @@ import pluggy
 
 from uploadguard import hookspecs
 from uploadguard.config import Settings
-from uploadguard.errors import ConfigError, PluginError
+from uploadguard.config_schema import closest
+from uploadguard.errors import PluginError
 from uploadguard.hookspecs import PROJECT, hookimpl
 from uploadguard.lists import BUILTIN_READERS
 from uploadguard.lists.base import ListReader
@@ -73,8 +73,8 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._register("builtin", Builtins(settings))
-        for name in settings.plugins:
-            self._register(name, _load(name))
+        for name, point in _entry_points(settings).items():
+            self._register(name, _load(name, point))
         for name, plugin in extra:
             self._register(name, plugin)
 
@@ -98,11 +98,11 @@ class Plugins:
         Raises :class:`~uploadguard.errors.ConfigError` for one that is not registered or whose package is missing.
         """
         enabled = self._settings.signals.enabled
-        if unknown := [name for name in enabled if name not in self.signal_types]:
-            raise ConfigError(
-                f"signals.enabled: no signal type named {unknown[0]!r}; "
-                f"registered are {', '.join(sorted(self.signal_types))}",
-                path=self._settings.path,
+        if any(name not in self.signal_types for name in enabled):
+            raise self._settings.error(
+                (("signals", "enabled", index), f"no signal type named {name!r}; {_hint(name, self.signal_types)}")
+                for index, name in enumerate(enabled)
+                if name not in self.signal_types
             )
         signals = [self.signal_types[name] for name in enabled]
         for signal in signals:
@@ -161,13 +161,25 @@ class Plugins:
         return found
 
 
-def _load(name: str) -> object:
+def _entry_points(settings: Settings) -> dict[str, metadata.EntryPoint]:
+    """Where the plugins that the configuration names are to be imported from, by name."""
     installed = {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
-    if name not in installed:
-        close = difflib.get_close_matches(name, installed, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"installed: {', '.join(sorted(installed)) or 'none'}"
-        raise ConfigError(f"plugins: no plugin named {name!r} is installed; {hint}")
+    if any(name not in installed for name in settings.plugins):
+        raise settings.error(
+            (("plugins", index), f"no plugin named {name!r} is installed; {_hint(name, installed)}")
+            for index, name in enumerate(settings.plugins)
+            if name not in installed
+        )
+    return {name: installed[name] for name in settings.plugins}
+
+
+def _hint(name: str, candidates: Iterable[str]) -> str:
+    guess = closest(name, candidates)
+    return f"did you mean {guess!r}?" if guess is not None else f"there are: {', '.join(sorted(candidates)) or 'none'}"
+
+
+def _load(name: str, point: metadata.EntryPoint) -> object:
     try:
-        return installed[name].load()
+        return point.load()
     except Exception as error:
         raise PluginError(name, f"could not be imported: {type(error).__name__}: {error}") from error
