@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -23,6 +24,17 @@ NO_COMPILER = (
 )
 
 
+def _reason(error: BaseException) -> str:
+    """Why the compiler failed, on one line: the errors of setuptools quote its whole command."""
+    if error.__context__ is not None and not isinstance(error, OSError):
+        return _reason(error.__context__)
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{error.cmd[0]} ended with status {error.returncode}; what it said stands above"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error).partition("\n")[0][:200]
+
+
 class BuildKernel(build_ext):
     """Says what to install where the kernel cannot be compiled, in place of a page of compiler output alone."""
 
@@ -30,7 +42,7 @@ class BuildKernel(build_ext):
         try:
             super().build_extension(ext)
         except (CCompilerError, CompileError, ExecError, PlatformError, OSError) as error:
-            raise SystemExit(f"\nerror: {NO_COMPILER}\n(the compiler said: {error})") from None
+            raise SystemExit(f"\nerror: {NO_COMPILER}\n({_reason(error)})") from None
 
 
 setup(
