@@ -7,6 +7,8 @@ import io
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,7 +38,8 @@ def test_the_exit_code_is_the_highest_verdict(deployment: Deployment, names: lis
 def test_the_table_has_a_row_for_each_file(deployment: Deployment) -> None:
     result = run("check", "other.jpg", "mirrored.jpg", "listed.jpg")
     heading, *rows = result.stdout.splitlines()
-    assert heading.split() == ["File", "Verdict", "Reasons", "Match", "ms"]
+    assert heading.split() == ["File", "Verdict", "ms", "Reasons", "Match"]
+    assert heading.index("Reasons") == rows[1].index("perceptual_match")
     assert [row.split()[:2] for row in rows] == [
         ["other.jpg", "allow"],
         ["mirrored.jpg", "queue"],
@@ -102,7 +105,22 @@ def test_a_tenants_rules(deployment: Deployment) -> None:
 def test_an_empty_hash_set_is_an_error_not_an_allow(empty: Deployment) -> None:
     result = run("check", "other.jpg")
     assert result.exit_code == Exit.ERROR
-    assert "the hash set is empty" in result.stderr
+    assert result.stderr.count("the hash set is empty") == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_rows_come_one_by_one_and_errors_only_as_errors(deployment: Deployment) -> None:
+    command = [sys.executable, "-m", "uploadguard", "check", "other.jpg", "gone.jpg", "-"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:  # type: ignore[call-overload]
+        assert process.stdout.readline().split()[0] == b"File"
+        assert process.stdout.readline().split()[:2] == [b"other.jpg", b"allow"]
+        assert process.stderr.readline().startswith(b"error: gone.jpg: no such file")
+        rest, errors = process.communicate(Path("listed.jpg").read_bytes(), 60)
+        assert rest.split()[:2] == [b"-", b"block"]
+        assert errors == b""
+        assert process.returncode == Exit.ERROR
 
 
 @pytest.mark.parametrize(
@@ -206,12 +224,43 @@ def test_init_makes_a_deployment_and_overwrites_nothing(tmp_path: Path) -> None:
     assert Settings.load(directory / "uploadguard.toml").hashset.path == directory / "hashset"
     (directory / "uploadguard.toml").write_text("# mine\n")
     again = run("init", directory)
-    assert again.exit_code == 1
-    assert "exists already" in again.stderr
+    assert again.exit_code == 0
+    assert again.stdout.count("it is kept as it is") == 2
+    assert again.stdout.endswith("nothing to do\n")
     assert (directory / "uploadguard.toml").read_text() == "# mine\n"
-    (directory / "uploadguard.toml").unlink()
-    assert run("init", directory).exit_code == 1, "the hash set is still there"
-    assert not (directory / "uploadguard.toml").exists()
+
+
+def test_init_creates_the_hash_set_that_a_configuration_names(tmp_path: Path) -> None:
+    config = tmp_path / "uploadguard.toml"
+    config.write_text('[hashset]\npath = "volume/lists"\n')
+    missing = run("--config", config, "lists", "status")
+    assert missing.exit_code == 1
+    assert "uploadguard init DIR" in missing.stderr
+    result = run("init", tmp_path)
+    assert result.exit_code == 0
+    assert f"{config}: there is a configuration already" in result.stdout
+    assert (tmp_path / "volume" / "lists" / "manifest.json").exists()
+    assert not (tmp_path / "hashset").exists()
+    assert run("--config", config, "lists", "status").exit_code == 0
+
+
+def test_init_writes_a_configuration_for_a_hash_set(deployment: Deployment) -> None:
+    Path("uploadguard.toml").unlink()
+    result = run("init", ".")
+    assert result.exit_code == 0
+    assert "hashset: there is a hash set already" in result.stdout
+    assert run("check", "listed.jpg").exit_code == Exit.BLOCK
+
+
+def test_init_does_not_pass_over_what_is_damaged(deployment: Deployment) -> None:
+    Path("hashset/manifest.json").write_text("{}")
+    assert "is not a manifest" in run("init", ".").stderr
+    Path("hashset/manifest.json").unlink()
+    assert "is not empty" in run("init", ".").stderr
+    Path("uploadguard.toml").write_text("nonsense = 1\n")
+    result = run("init", ".")
+    assert result.exit_code == 1
+    assert "line 1: nonsense: unknown key" in result.stderr
 
 
 def test_init_where_a_file_stands_in_the_way(tmp_path: Path) -> None:
@@ -234,7 +283,7 @@ def test_config_check_of_a_deployment_in_order(deployment: Deployment) -> None:
 def test_config_check_of_an_empty_hash_set(empty: Deployment) -> None:
     result = run("config", "check")
     assert result.exit_code == 1
-    assert "the hash set is empty" in result.stderr
+    assert result.stderr == "error: the hash set is empty: `uploadguard lists add NAME FILE` imports a list\n"
 
 
 def test_config_check_lists_every_problem(deployment: Deployment) -> None:
@@ -250,8 +299,38 @@ def test_config_check_finds_wrong_plugins_and_hash_sets_at_once(deployment: Depl
     Path("uploadguard.toml").write_text('plugins = ["missing"]\n[hashset]\npath = "elsewhere"\n')
     result = run("config", "check")
     assert result.exit_code == 1
-    assert "no plugin named 'missing'" in result.stderr
+    assert "line 1: plugins[0]: no plugin named 'missing'" in result.stderr
     assert "no hash set here" in result.stderr
+    assert "signal types" not in result.stdout
+
+
+def test_config_check_finds_slips_in_plugins_and_signal_types_at_once(deployment: Deployment) -> None:
+    Path("uploadguard.toml").write_text(
+        'plugins = [\n "missing",\n "exmaple",\n]\n[signals]\nenabled = ["md55", "pdq", "pdqq", "own"]\n'
+    )
+    lines = run("config", "check").stderr.splitlines()
+    assert [line.split(": ")[2:4] for line in lines] == [
+        ["line 2", "plugins[0]"],
+        ["line 3", "plugins[1]"],
+        ["line 6", "signals.enabled[0]"],
+        ["line 6", "signals.enabled[2]"],
+    ]
+    assert lines[1].endswith("did you mean 'example'?")
+    assert lines[3].endswith("no signal type named 'pdqq'; did you mean 'pdq'?")
+    text = Path("uploadguard.toml").read_text()
+    Path("uploadguard.toml").write_text(text[text.index("[signals]") :])
+    result = run("config", "check")
+    assert "no signal type named 'own'; there are: " in result.stderr
+    assert "signal types" not in result.stdout
+    assert "plugins" in result.stdout
+
+
+def test_config_check_of_rules_and_a_missing_hash_set_at_once(deployment: Deployment) -> None:
+    Path("uploadguard.toml").write_text('[hashset]\npath = "elsewhere"\n[policy.signals.pdqq]\nverdict = "queue"\n')
+    lines = run("config", "check").stderr.splitlines()
+    assert len(lines) == 2
+    assert "no hash set here" in lines[0]
+    assert "line 3: policy.signals.pdqq: not a signal type in use" in lines[1]
 
 
 def test_config_check_shows_fail_open_settings_and_rules_for_no_list(deployment: Deployment) -> None:
@@ -261,6 +340,8 @@ def test_config_check_shows_fail_open_settings_and_rules_for_no_list(deployment:
     result = run("config", "check", "--json")
     record = json.loads(result.stdout)
     assert record["fail_open"] == ["policy.failures.unsupported_format"]
+    assert result.stderr == ""
+    assert run("config", "check").stderr == "warning: a rule names the list 'gone', which the hash set does not hold\n"
     assert record["warnings"] == ["a rule names the list 'gone', which the hash set does not hold"]
 
 
@@ -273,7 +354,8 @@ def test_a_flipped_byte_in_a_segment_stops_checks(deployment: Deployment) -> Non
     for args in (["check", "other.jpg"], ["config", "check"]):
         result = run(*args)
         assert result.exit_code == 1
-        assert segment.name in result.stderr
+        assert f"{segment.name}: a segment of the list 'test': " in result.stderr
+        assert result.stderr.count("\n") == 1
 
 
 def test_a_decision_with_odd_text_from_a_list_prints(deployment: Deployment) -> None:
@@ -292,3 +374,10 @@ def test_standard_input_that_is_no_picture(deployment: Deployment) -> None:
     result = run("check", "--json", "-", input=io.BytesIO(b"words"))
     assert result.exit_code == Exit.NOT_SCANNED
     assert json.loads(result.stdout)["file"] == "-"
+
+
+def test_hash_has_room_for_long_names_of_signal_types(deployment: Deployment) -> None:
+    Path("uploadguard.toml").write_text('plugins = ["example"]\n[signals]\nenabled = ["md5", "pdq", "blockmean"]\n')
+    lines = run("hash", "listed.jpg").stdout.splitlines()[1:]
+    columns = {line.index(line.split()[-1]) for line in lines if "quality" not in line}
+    assert columns == {len("  blockmean ")}

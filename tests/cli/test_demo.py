@@ -13,7 +13,7 @@ from tests.conftest import photo
 from uploadguard.cli.demo import VARIANTS
 from uploadguard.cli.exits import Exit
 from uploadguard.testing import picture
-from uploadguard.testing.media import text_named_jpg
+from uploadguard.testing.media import flat_png, text_named_jpg
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +78,26 @@ def test_the_test_picture_is_written_once(tmp_path: Path) -> None:
     assert again.exit_code == Exit.ERROR
     assert again.stderr == "error: out.jpg: File exists\n"
     assert run("testpicture", "-").stdout_bytes == picture.picture_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "right"),
+    [("x.png", [], "x.jpg"), ("x.JPEG", ["--variant", "png"], "x.png"), ("x.webp", ["--variant", "mirrored"], "x.jpg")],
+)
+def test_a_name_that_contradicts_what_is_written(tmp_path: Path, name: str, variant: list[str], right: str) -> None:
+    result = run("testpicture", name, *variant)
+    assert result.exit_code == 2
+    assert f"name it {right}" in result.stderr
+    assert not (tmp_path / name).exists()
+    assert run("testpicture", right, *variant).exit_code == 0
+
+
+def test_the_demo_says_why_a_flat_picture_is_no_good(tmp_path: Path) -> None:
+    (tmp_path / "flat.png").write_bytes(flat_png())
+    result = run("demo", "flat.png")
+    assert "Not inspected in full" in result.stdout
+    assert "low_quality: " in result.stdout
+    assert "resized" in result.stdout.split("low_quality: ")[1].splitlines()[0]
 
 
 def test_forms_of_the_test_picture(tmp_path: Path) -> None:

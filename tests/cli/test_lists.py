@@ -129,10 +129,16 @@ def test_a_name_is_taken_unless_told_what_to_do(deployment: Deployment) -> None:
     assert run("lists", "add", "more", "more.txt").exit_code == 0
     taken = run("lists", "add", "more", "one.txt")
     assert taken.exit_code == 1
-    assert "replace" in taken.stderr
+    assert taken.stderr == (
+        "error: there is a list 'more' already: --replace puts the file in its place, --append adds to it\n"
+    )
     assert run("lists", "add", "more", "one.txt", "--append", "--replace").exit_code == 2
     appended = run("lists", "add", "more", "one.txt", "--append")
     assert "101 entries" in appended.stdout
+    assert "added to" in appended.stdout
+    other = run("lists", "add", "other", "one.txt", "--append")
+    assert re.search("^list +new list$", other.stdout, re.MULTILINE)
+    assert json.loads(run("lists", "add", "third", "one.txt", "--replace", "--json").stdout)["new_list"] is True
     replaced = json.loads(run("lists", "add", "more", "one.txt", "--replace", "--json").stdout)
     assert (replaced["entries"], replaced["entries_total"]) == (1, 1)
 
@@ -148,6 +154,45 @@ def test_an_allow_list_lets_a_listed_file_pass(deployment: Deployment) -> None:
     result = run("lists", "add", "reviewed", "test.csv", "--allow")
     assert "allow" in result.stdout
     assert run("check", "listed.jpg").exit_code == Exit.OK
+    wrong = run("lists", "add", "reviewed", "test.csv", "--append")
+    assert wrong.exit_code == 1
+    assert "the list 'reviewed' is an allow-list: give --allow" in wrong.stderr
+    assert "append to it without --allow" in run("lists", "add", "test", "test.csv", "--append", "--allow").stderr
+
+
+def test_a_failure_is_an_object_too(deployment: Deployment) -> None:
+    before = generation()
+    items = [{"MediaID": number, "MD5": md5} for number, md5 in enumerate(MD5_LINES[:3], 1)]
+    text = json.dumps({"value": [*items[:2], {"MediaID": 3, "MD5": "oops"}, items[2]]})
+    deployment.write("cut.json", text[:-10].encode())
+    result = run("lists", "add", "more", "cut.json", "--json")
+    assert result.exit_code == 1
+    bad, error = map(json.loads, result.stdout.splitlines())
+    assert (bad["kind"], bad["file"], bad["item"]) == ("bad_line", "cut.json", 3)
+    reason = "cut.json: not JSON, or broken off, in item 4; nothing was imported"
+    assert error == {"kind": "error", "file": "cut.json", "error": reason}
+    assert result.stderr == f"error: {reason}\n"
+    assert_unchanged(before)
+    plain = run("lists", "add", "more", "cut.json").stderr.splitlines()
+    assert plain[0] == "cut.json: item 3: md5: expected 32 hex digits, found 4 characters"
+    deployment.write("whole.json", text.encode())
+    strict = run("lists", "add", "more", "whole.json", "--strict").stderr
+    assert "error: whole.json: item 3: md5: expected 32 hex digits" in strict
+    assert "nothing was imported" in strict
+    gone = run("lists", "add", "test", "gone.csv", "--json")
+    assert json.loads(gone.stdout)["kind"] == "error"
+
+
+def test_columns_that_are_not_there_are_one_error(deployment: Deployment) -> None:
+    rows = "".join(f"{index};n;;;{md5}\n" for index, md5 in enumerate(MD5_LINES))
+    deployment.write("table.csv", f"Nr;Name;a;b;Checksum\n{rows}".encode())
+    unknown = run("lists", "add", "table", "table.csv")
+    assert "--column md5=Nr; the headings are: Nr, Name, a, b, Checksum; nothing was imported" in unknown.stderr
+    result = run("lists", "add", "table", "table.csv", "--column", "sha1=9")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "there is no column 9: the table has 5" in result.stderr
+    assert run("lists", "add", "table", "table.csv", "--column", "md5=5", "--strict").exit_code == 0
 
 
 def test_columns_and_delimiter(deployment: Deployment) -> None:
@@ -210,7 +255,7 @@ def test_status_of_a_damaged_hash_set(deployment: Deployment) -> None:
     segment.unlink()
     result = run("lists", "status")
     assert result.exit_code == 1
-    assert segment.name in result.stderr
+    assert f"{segment.name}: a segment of the list 'test': is missing" in result.stderr
     assert "damaged" in result.stdout
 
 
@@ -218,6 +263,13 @@ def test_status_without_lists(empty: Deployment) -> None:
     result = run("lists", "status")
     assert result.exit_code == 0
     assert "holds no list" in result.stdout
+    Path("uploadguard.toml").write_text("[hashset]\ntest_list = true\n")
+    result = run("lists", "status")
+    assert "holds no list" in result.stdout
+    assert result.stdout.splitlines()[-1].split()[:2] == ["uploadguard-test", "deny"]
+    assert result.stdout.splitlines()[-1].endswith("built-in")
+    record = json.loads(run("lists", "status", "--json").stdout)
+    assert (record["source"], record["entries"], record["size_bytes"]) == ("built-in", 1, None)
 
 
 def test_remove_needs_a_yes(deployment: Deployment) -> None:
@@ -255,3 +307,4 @@ def test_a_hash_set_that_cannot_be_found(deployment: Deployment) -> None:
     result = run("lists", "add", "more", "test.csv")
     assert result.exit_code == 1
     assert "no hash set here" in result.stderr
+    assert "uploadguard init DIR" in result.stderr

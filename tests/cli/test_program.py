@@ -60,6 +60,14 @@ def test_a_wrong_command_line_ends_with_2(args: list[str]) -> None:
     assert run(*args).exit_code == 2
 
 
+@pytest.mark.parametrize("option", ["--config", "--debug"])
+def test_the_programs_options_after_a_command_get_a_hint(option: str) -> None:
+    result = run("check", option, "x.toml", "other.jpg")
+    assert result.exit_code == 2
+    assert f"{option} stands before the command: uploadguard {option} " in result.stderr
+    assert "stands before" not in run("check", "--nonsense", "other.jpg").stderr
+
+
 def test_without_a_configuration_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = run("lists", "status")

@@ -35,7 +35,7 @@ def on_terminal(*args: str, answer: bytes = b"", columns: int = 80) -> tuple[int
         os.close(side)
         while True:
             # What is typed while the program is just about to read may be lost: type it until there is a reaction.
-            while answer and b"[y/N]" in written and not select.select([terminal], [], [], 0.2)[0]:
+            while answer and b"[y/N]" in written and not select.select([terminal], [], [], 2)[0]:
                 os.write(terminal, answer)
             try:
                 block = os.read(terminal, 65536)
@@ -56,6 +56,9 @@ def test_tables_fit_and_are_coloured(deployment: Deployment) -> None:
     assert max(map(len, lines)) <= 80
     assert "───" in lines[1]
     assert "perceptual_match" in "".join(lines)
+    cut = next(line for line in lines if line.startswith("…"))
+    assert name.endswith(cut.split("  ")[0].split(" queue")[0].removeprefix("…"))
+    assert len(cut.split(".jpg")[0]) >= 12, "the end of the name is kept"
 
 
 def test_the_demo_fits(deployment: Deployment) -> None:

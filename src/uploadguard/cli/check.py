@@ -14,19 +14,24 @@ from uploadguard.cli.output import (
     STDIN,
     echo,
     file_fields,
-    new_table,
     print_json,
-    print_table,
     report_error,
     report_warning,
     verdict_style,
 )
+from uploadguard.cli.rows import Column, StreamedTable
 from uploadguard.cli.state import State
 
 if TYPE_CHECKING:
     from uploadguard.models import Decision
 
 __all__ = ["best_match", "check"]
+
+_COLUMNS = (
+    Column("Verdict", 11, styles=verdict_style()),
+    Column("ms", 7, right=True),
+    Column("Reasons", 18),
+)
 
 
 @click.command(epilog=EXIT_HELP)
@@ -62,36 +67,31 @@ def check(
     if tenant is not None and tenant not in settings.tenants:
         report_warning(f"the configuration has no tenant {tenant!r}: the rules for all apply")
     codes: set[Exit] = set()
-    rows: list[tuple[str, ...]] = []
+    table = None if as_json else StreamedTable(files, "File", _COLUMNS, "Match")
     with Guard(settings) as guard:
-        try:
-            for name in files:
-                context = Context(filename=name if name != STDIN else None, tenant=tenant)
-                try:
-                    decision = guard.check(name if name != STDIN else sys.stdin.buffer, context=context)
-                except MediaReadError as error:
-                    report_error(str(error))
-                    if as_json:
-                        print_json({**file_fields(name), "error": error.reason})
-                    else:
-                        rows.append((name, "error", error.reason, "", ""))
-                    codes.add(Exit.ERROR)
-                    continue
-                codes.add(of_verdict(decision.verdict))
+        for name in files:
+            context = Context(filename=name if name != STDIN else None, tenant=tenant)
+            try:
+                decision = guard.check(name if name != STDIN else sys.stdin.buffer, context=context)
+            except MediaReadError as error:
+                report_error(str(error))
                 if as_json:
-                    record = {**file_fields(name), **decision.to_dict(include_hashes=show_hashes)}
-                    if explain:
-                        record["explanation"] = guard.explain(decision)
-                    print_json(record)
-                    continue
-                rows.append(_row(name, decision))
-                if explain:
-                    echo(f"{name}\n{guard.explain(decision)}")
+                    print_json({**file_fields(name), "error": error.reason})
+                codes.add(Exit.ERROR)
+                continue
+            codes.add(of_verdict(decision.verdict))
+            explanation = guard.explain(decision) if explain else None
+            if table is not None:
+                table.add(*_row(name, decision))
+                if explanation is not None:
+                    echo("\n".join(f"  {line}" for line in explanation.splitlines()))
                 if show_hashes:
-                    _print_hashes(name, decision, with_name=not explain)
-        finally:
-            if rows:
-                _print_rows(rows, after_text=explain or show_hashes)
+                    _print_hashes(decision)
+                continue
+            record = {**file_fields(name), **decision.to_dict(include_hashes=show_hashes)}
+            if explanation is not None:
+                record["explanation"] = explanation
+            print_json(record)
     return highest(codes)
 
 
@@ -107,20 +107,12 @@ def best_match(decision: Decision) -> str:
 
 def _row(name: str, decision: Decision) -> tuple[str, ...]:
     total_ms = f"{decision.timings_ms['total']:.1f}"
-    return (name, decision.verdict.label, ", ".join(decision.reasons), best_match(decision), total_ms)
+    return (name, decision.verdict.label, total_ms, ", ".join(decision.reasons), best_match(decision))
 
 
-def _print_rows(rows: list[tuple[str, ...]], *, after_text: bool) -> None:
-    if after_text:
-        echo()
-    table = new_table("File", "Verdict", "Reasons", "Match", "ms", right=["ms"], fold=["File", "Reasons", "Match"])
-    print_table(table, rows, {1: {**verdict_style(), "error": "bold red"}})
-
-
-def _print_hashes(name: str, decision: Decision, *, with_name: bool) -> None:
-    lines = [name] if with_name else []
-    for item in decision.hashes:
-        if item.variant == "original":
-            where = f" (frame {item.frame})" if item.frame else ""
-            lines.append(f"  {item.signal_type:<7} {item.value.hex()}{where}")
-    echo("\n".join(lines))
+def _print_hashes(decision: Decision) -> None:
+    hashes = [item for item in decision.hashes if item.variant == "original"]
+    width = max((len(item.signal_type) for item in hashes), default=0)
+    for item in hashes:
+        where = f" (frame {item.frame})" if item.frame else ""
+        echo(f"    {item.signal_type:<{width}} {item.value.hex()}{where}")

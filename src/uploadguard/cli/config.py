@@ -31,8 +31,8 @@ __all__ = ["config"]
 class _Findings:
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    plugins: tuple[str, ...] = ()
-    signals: tuple[str, ...] = ()
+    plugins: tuple[str, ...] | None = None
+    signals: tuple[str, ...] | None = None
     fail_open: tuple[str, ...] = ()
     generation: Generation | None = None
     ready: bool = False
@@ -56,6 +56,7 @@ def check(state: State, as_json: bool) -> Exit:
     settings: Settings | None = None
     findings = _Findings()
     try:
+        state.said = (*state.said, "fail-open settings", "policy rules name")
         settings = state.load_settings()
     except ConfigError as error:
         findings.problems += problems_of(error)
@@ -78,25 +79,21 @@ def _look(settings: Settings, findings: _Findings) -> None:
     from uploadguard.errors import UploadguardError
     from uploadguard.guard import Guard
     from uploadguard.hashset import HashSet
-    from uploadguard.plugins import Plugins
 
-    try:
-        plugins = Plugins(settings)
-        findings.plugins = plugins.names
-        findings.signals = tuple(signal.name for signal in plugins.enabled_signals())
-    except UploadguardError as error:
-        findings.problems += problems_of(error)
+    _look_at_plugins(settings, findings)
     try:
         findings.generation = HashSet.open(settings.hashset.path).load(verify=True)
     except UploadguardError as error:
         findings.problems += problems_of(error)
-    if findings.problems:
+    if findings.signals is None:
         return
     try:
         with Guard(settings) as guard:
             status = guard.status()
     except UploadguardError as error:
-        findings.problems += problems_of(error)
+        findings.problems += [problem for problem in problems_of(error) if problem not in findings.problems]
+        return
+    if findings.problems:
         return
     findings.ready, findings.fail_open = status.ready, status.fail_open
     if not status.ready:
@@ -106,6 +103,24 @@ def _look(settings: Settings, findings: _Findings) -> None:
         findings.warnings.append(f"a rule names the list {name!r}, which the hash set does not hold")
 
 
+def _look_at_plugins(settings: Settings, findings: _Findings) -> None:
+    from uploadguard.errors import ConfigError, UploadguardError
+    from uploadguard.plugins import Plugins
+
+    try:
+        plugins = Plugins(settings)
+        findings.plugins = plugins.names
+        findings.signals = tuple(signal.name for signal in plugins.enabled_signals())
+    except UploadguardError as error:
+        findings.problems += problems_of(error)
+        if findings.plugins is None:
+            # Signal types that are missing may be a missing plugin's; slips for others are slips all the same.
+            try:
+                Plugins(settings.model_copy(update={"plugins": ()})).enabled_signals()
+            except ConfigError as slips:
+                findings.problems += [problem for problem in problems_of(slips) if "did you mean" in problem]
+
+
 def _named_lists(settings: Settings) -> set[str]:
     scopes = [settings.policy, *(tenant.policy for tenant in settings.tenants.values())]
     return {name for scope in scopes for name in scope.lists}
@@ -113,8 +128,10 @@ def _named_lists(settings: Settings) -> set[str]:
 
 def _rows(settings: Settings, findings: _Findings) -> Iterator[tuple[str, str]]:
     yield "configuration", str(settings.path) if settings.path is not None else "the environment alone"
-    yield "plugins", ", ".join(findings.plugins) or "none"
-    yield "signal types", ", ".join(findings.signals) or "none"
+    if findings.plugins is not None:
+        yield "plugins", ", ".join(findings.plugins) or "none"
+    if findings.signals is not None:
+        yield "signal types", ", ".join(findings.signals)
     yield "hash set", str(settings.hashset.path)
     if findings.generation is not None:
         yield "generation", str(findings.generation.number)
@@ -136,8 +153,8 @@ def _record(settings: Settings | None, findings: _Findings) -> dict[str, object]
         "problems": findings.problems,
         "warnings": findings.warnings,
         "config": str(settings.path) if settings is not None and settings.path is not None else None,
-        "plugins": list(findings.plugins),
-        "signal_types": list(findings.signals),
+        "plugins": list(findings.plugins or ()),
+        "signal_types": list(findings.signals or ()),
         "hashset": str(settings.hashset.path) if settings is not None else None,
         "generation": generation.number if generation is not None else None,
         "lists": [

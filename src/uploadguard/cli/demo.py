@@ -35,6 +35,9 @@ __all__ = ["VARIANTS", "demo", "testpicture"]
 VARIANTS = ("recompressed", "resized", "mirrored", "rotated", "png")
 """As :data:`uploadguard.testing.picture.VARIANTS`, which would be slow to import for the help."""
 
+_PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".svg"}
+)
 _UNRELATED = "unrelated"
 _LIST = "demo"
 _WORDS = {"block": "refused", "queue": "held back for a person", "not_scanned": "not scanned", "allow": "let through"}
@@ -148,6 +151,8 @@ def _print(decisions: list[tuple[str, Decision]]) -> None:
     echo("Verdicts, the closest match with its distance in bits, and milliseconds by stage:\n")
     print_table(table, rows, {1: verdict_style()})
     echo(f"\n{_headline(decisions)}")
+    for why in _failures(decisions):
+        echo(why)
     echo(_NEXT)
 
 
@@ -165,6 +170,18 @@ def _headline(decisions: list[tuple[str, Decision]]) -> str:
         f"Of {counts.total()} uploads of the listed picture: {listed}; {reports} to be reported.\n"
         f"The unrelated picture: {unrelated}."
     )
+
+
+def _failures(decisions: list[tuple[str, Decision]]) -> Iterator[str]:
+    """What could not be inspected in full, with the reason: why a picture is no good to show anything with."""
+    uploads: dict[str, list[str]] = {}
+    for name, decision in decisions:
+        for text in dict.fromkeys(f"{failure.code.value}: {failure.detail}" for failure in decision.failures):
+            uploads.setdefault(text, []).append(name)
+    if uploads:
+        yield "\nNot inspected in full, so that only the very same file can be found again:"
+    for text, names in uploads.items():
+        yield f"  {text} ({', '.join(names)})"
 
 
 def _problem(decisions: list[tuple[str, Decision]], *, own: bool) -> str | None:
@@ -193,6 +210,10 @@ def testpicture(out: Path, variant: str | None) -> None:
     """
     from uploadguard.testing.picture import picture_bytes, unrelated_picture, variant_bytes
 
+    right = (".png",) if variant == "png" else (".jpg", ".jpeg")
+    if out.suffix.lower() in _PICTURE_SUFFIXES.difference(right):
+        kind = "PNG" if variant == "png" else "JPEG"
+        raise click.UsageError(f"what is written is a {kind} file: name it {out.with_suffix(right[0]).name}")
     if variant is None:
         data = picture_bytes()
     else:

@@ -69,15 +69,15 @@ def _print(name: str, hashed: HashedMedia) -> None:
     if media.frames_total > 1:
         facts.append(f"{media.frames_hashed} of {media.frames_total} frames hashed")
     lines = [f"{safe_text(name)}: {', '.join(facts)}"]
-    frame = 0
+    frame, width = 0, max((len(item.signal_type) for item in hashed.hashes), default=0)
     for item in hashed.hashes:
         if item.variant != "original":
             continue
         if item.frame != frame:
             frame = item.frame
             lines.append(f"  frame {frame}")
-        lines.append(f"  {item.signal_type:<7} {item.value.hex()}")
+        lines.append(f"  {item.signal_type:<{width}} {item.value.hex()}")
         if item.quality is not None:
-            lines.append(f"  {'':<7} quality {item.quality}")
+            lines.append(f"  {'':<{width}} quality {item.quality}")
     lines += [f"  {failure.code.value}: {failure.detail}" for failure in hashed.failures]
     echo("\n".join(lines))

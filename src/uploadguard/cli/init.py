@@ -24,21 +24,46 @@ Next:
 def init(directory: Path) -> None:
     """Write a configuration and create an empty hash set.
 
-    DIR/uploadguard.toml has every setting, described; the hash set is beside it. Overwrites nothing.
+    DIR/uploadguard.toml has every setting, described; the hash set is beside it. What is there already is kept: where
+    there is a configuration, the hash set that it names is created if it is missing.
     """
-    from uploadguard.config import HashsetSettings
+    from uploadguard.config import HashsetSettings, Settings
     from uploadguard.config_reference import render_default_toml
-    from uploadguard.errors import ConfigError
-    from uploadguard.hashset import HashSet
 
     config = directory / CONFIG_NAME
-    if config.exists() or config.is_symlink():
-        raise ConfigError("exists already; nothing was changed", path=config)
-    hashset = directory / HashsetSettings().path
+    has_config = config.exists() or config.is_symlink()
+    hashset = Settings.load(config).hashset.path if has_config else directory / HashsetSettings().path
     directory.mkdir(parents=True, exist_ok=True)
-    HashSet.create(hashset)
-    with config.open("x", encoding="utf-8") as file:
-        file.write(render_default_toml())
-    echo(f"{config}: the configuration, with all defaults")
-    echo(f"{hashset}: the hash set, empty; only this user can read it")
+    has_hashset = _is_hashset(hashset)
+    if has_config:
+        echo(f"{config}: there is a configuration already; it is kept as it is")
+    if has_hashset:
+        echo(f"{hashset}: there is a hash set already; it is kept as it is")
+    if has_config and has_hashset:
+        echo("nothing to do")
+        return
+    if not has_hashset:
+        _create(hashset)
+    if not has_config:
+        with config.open("x", encoding="utf-8") as file:
+            file.write(render_default_toml())
+        echo(f"{config}: the configuration, with all defaults")
     echo(_NEXT.format(directory=directory))
+
+
+def _is_hashset(directory: Path) -> bool:
+    """Whether there is a hash set, one that can be read. Raises what is wrong with one that cannot."""
+    from uploadguard.hashset import HashSet
+    from uploadguard.hashset.manifest import MANIFEST_NAME
+
+    if not (directory / MANIFEST_NAME).exists():
+        return False
+    HashSet.open(directory)
+    return True
+
+
+def _create(directory: Path) -> None:
+    from uploadguard.hashset import HashSet
+
+    HashSet.create(directory)
+    echo(f"{directory}: the hash set, empty; only this user can read it")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,7 @@ from uploadguard.cli.output import (
     new_table,
     print_json,
     print_table,
+    problems_of,
     report_error,
     report_warning,
     size_text,
@@ -26,7 +28,7 @@ from uploadguard.cli.progress import ImportProgress
 from uploadguard.cli.state import State
 
 if TYPE_CHECKING:
-    from uploadguard.hashset import HashSet
+    from uploadguard.hashset import HashSet, ListInfo
     from uploadguard.importing import ListImport
 
 __all__ = ["lists"]
@@ -90,6 +92,8 @@ def add(
     """
     if replace and append:
         raise click.UsageError("--replace or --append, not both")
+    if as_json:
+        state.error_record = {"kind": "error", **file_fields(str(file))}
     from uploadguard.hashset import HashSet
     from uploadguard.importing import import_list
     from uploadguard.plugins import Plugins
@@ -101,6 +105,9 @@ def add(
             f"no such signal type; there are: {', '.join(sorted(plugins.signal_types))}", param_hint="--signal-type"
         )
     hashset = HashSet.open(settings.hashset.path)
+    present = _present(hashset, name)
+    if present is not None and not replace:
+        _require_match(present, append=append, allow=allow)
     started = time.perf_counter()
     shown = str(file) if str(file) != STDIN else "standard input"
     with ImportProgress(shown, _size_bytes(file), as_json=as_json) as progress:
@@ -121,9 +128,17 @@ def add(
         )
     elapsed_s = time.perf_counter() - started
     if as_json:
-        print_json({"kind": "summary", **file_fields(str(file)), **done.to_dict(), "elapsed_s": round(elapsed_s, 3)})
+        print_json(
+            {
+                "kind": "summary",
+                **file_fields(str(file)),
+                **done.to_dict(),
+                "new_list": present is None,
+                "elapsed_s": round(elapsed_s, 3),
+            }
+        )
     else:
-        _print_import(shown, done, elapsed_s)
+        _print_import(shown, done, elapsed_s, "new list" if present is None else "replaced" if replace else "added to")
     return Exit.OK
 
 
@@ -135,8 +150,27 @@ def _size_bytes(file: Path) -> int | None:
         return None
 
 
-def _print_import(shown: str, done: ListImport, elapsed_s: float) -> None:
+def _present(hashset: HashSet, name: str) -> ListInfo | None:
+    """The list of that name."""
+    return next((info for info in hashset.lists() if info.name == name), None)
+
+
+def _require_match(present: ListInfo, *, append: bool, allow: bool) -> None:
+    """Say, in terms of this command, where the hash set would refuse an import for the list that is there."""
+    from uploadguard.errors import ListError
+
+    if not append:
+        raise ListError(
+            f"there is a list {present.name!r} already: --replace puts the file in its place, --append adds to it"
+        )
+    if (present.role == "allow") != allow:
+        kind, how = ("an", "give --allow to append to it") if not allow else ("no", "append to it without --allow")
+        raise ListError(f"the list {present.name!r} is {kind} allow-list: {how}, or use --replace")
+
+
+def _print_import(shown: str, done: ListImport, elapsed_s: float, what: str) -> None:
     rows = [
+        ("list", what),
         ("role", done.info.role),
         ("file", f"{shown} ({done.format})"),
         ("entries", f"{done.entries:,}"),
@@ -159,33 +193,28 @@ def status(state: State, as_json: bool) -> Exit:
     from uploadguard.errors import HashSetError
     from uploadguard.hashset import HashSet
 
-    hashset = HashSet.open(state.load_settings().hashset.path)
+    settings = state.load_settings()
+    hashset = HashSet.open(settings.hashset.path)
     code = Exit.OK
     sizes_bytes: dict[str, int] = {}
     try:
         sizes_bytes = _sizes_bytes(hashset)
     except HashSetError as error:
-        report_error(str(error))
+        report_error(problems_of(error)[0])
         code = Exit.ERROR
     infos = hashset.lists()
+    built_in = _built_in() if settings.hashset.test_list else None
     if as_json:
         for info in infos:
-            print_json(
-                {
-                    "name": info.name,
-                    "role": info.role,
-                    "entries": info.entries,
-                    "hashes": dict(info.hashes),
-                    "added": info.added_at.isoformat(),
-                    "updated": info.updated_at.isoformat(),
-                    "source": info.source,
-                    "size_bytes": sizes_bytes.get(info.name),
-                }
-            )
+            print_json(_record(info, sizes_bytes.get(info.name)))
+        if built_in is not None:
+            print_json(built_in)
         return code
     if not infos:
         echo("The hash set holds no list. `uploadguard lists add NAME FILE` imports one.")
-        return code
+        if built_in is None:
+            return code
+        echo()
     table = new_table(
         "Name", "Role", "Entries", "Hashes", "Added", "Source", "Size",
         right=["Entries", "Size"], fold=["Name", "Hashes", "Source"],
@@ -202,8 +231,51 @@ def status(state: State, as_json: bool) -> Exit:
         )
         for info in infos
     ]
+    if built_in is not None:
+        rows.append(
+            (
+                built_in["name"],
+                built_in["role"],
+                built_in["entries"],
+                hash_counts(built_in["hashes"]),
+                "",
+                "built-in",
+                "",
+            )
+        )
     print_table(table, rows)
     return code
+
+
+def _record(info: ListInfo, size_bytes: int | None) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "role": info.role,
+        "entries": info.entries,
+        "hashes": dict(info.hashes),
+        "added": info.added_at.isoformat(),
+        "updated": info.updated_at.isoformat(),
+        "source": info.source,
+        "size_bytes": size_bytes,
+    }
+
+
+def _built_in() -> dict[str, Any]:
+    """The built-in test list, as :func:`_record` has others."""
+    from uploadguard.testing.testlist import TEST_LIST_NAME, entries
+
+    listed = list(entries())
+    hashes = Counter(name for entry in listed for name, _ in entry.hashes)
+    return {
+        "name": TEST_LIST_NAME,
+        "role": "deny",
+        "entries": len(listed),
+        "hashes": dict(hashes),
+        "added": None,
+        "updated": None,
+        "source": "built-in",
+        "size_bytes": None,
+    }
 
 
 def _sizes_bytes(hashset: HashSet) -> dict[str, int]:
@@ -229,7 +301,7 @@ def remove(state: State, name: str, yes: bool) -> Exit:
     from uploadguard.hashset import HashSet
 
     hashset = HashSet.open(state.load_settings().hashset.path)
-    found = next((info for info in hashset.lists() if info.name == name), None)
+    found = _present(hashset, name)
     if found is None:
         raise UnknownListError("there is no list of that name in the hash set; `uploadguard lists status` shows all")
     if not yes:
@@ -242,5 +314,5 @@ def remove(state: State, name: str, yes: bool) -> Exit:
     hashset.remove_list(name)
     echo(f"Removed {found.name}: {found.entries:,} entries. Generation {hashset.generation} is in force.")
     if not any(info.role == "deny" for info in hashset.lists()):
-        report_warning("no list to match uploads against is left: checks will raise until one is imported")
+        report_warning("no list to match uploads against is left: none can be checked until one is imported")
     return Exit.OK

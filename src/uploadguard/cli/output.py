@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,7 @@ __all__ = [
     "echo",
     "file_fields",
     "hash_counts",
+    "new_console",
     "new_table",
     "print_json",
     "print_table",
@@ -79,14 +81,32 @@ def report_error(message: str) -> None:
 
 
 def problems_of(error: UploadguardError) -> list[str]:
-    """What an error says, one sentence each: a configuration's may have several, which name their file."""
-    from uploadguard.errors import ConfigError
+    """What an error says, one sentence each, for people: a configuration's may have several, which name their file; a
+    segment's names its list; and where the library says what to do, this says with which command."""
+    from uploadguard.errors import ConfigError, ManifestError, SegmentError
 
+    if isinstance(error, SegmentError) and error.path is not None:
+        name = _list_of(error.path)
+        return [f"{error.path}: a segment of the list {name!r}: {error.reason}" if name is not None else str(error)]
+    if isinstance(error, ManifestError) and "no hash set here" in str(error):
+        return [f"{error}; `uploadguard init DIR` does, DIR being where uploadguard.toml is"]
     if not isinstance(error, ConfigError):
         return [str(error)]
     # With problems from several places each names its own.
     own = str(error) == "\n".join(error.problems)
     return error.problems if own else [f"{error.path}: {problem}" for problem in error.problems]
+
+
+def _list_of(segment: Path) -> str | None:
+    """The list that a segment file belongs to, as far as the manifest beside it tells."""
+    from uploadguard.errors import ManifestError
+    from uploadguard.hashset.manifest import read_manifest
+
+    try:
+        manifest, _ = read_manifest(segment.parent)
+    except ManifestError:
+        return None
+    return next((one.metadata.list_name for one in manifest.segments if one.file == segment.name), None)
 
 
 def report_warning(message: str) -> None:
@@ -121,7 +141,7 @@ def print_table(table: Table, rows: Iterable[Sequence[object]], styles: Mapping[
     for row in rows:
         texts = [safe_text(str(cell)) for cell in row]
         table.add_row(*(Text(text, style=styles.get(i, {}).get(text, "")) for i, text in enumerate(texts)))
-    console = _console()
+    console = new_console()
     if console.is_terminal:
         console.print(table)
         return
@@ -151,7 +171,8 @@ def size_text(size_bytes: int) -> str:
     return f"{size:.1f} TB"
 
 
-def _console() -> Console:
+def new_console() -> Console:
+    """Where tables go: standard output, as wide as the terminal, or as a row needs."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)

@@ -20,11 +20,17 @@ from uploadguard.cli.exits import EXIT_HELP, Exit
 from uploadguard.cli.hash import hash_files
 from uploadguard.cli.init import init
 from uploadguard.cli.lists import lists
-from uploadguard.cli.output import problems_of, report_error, report_warning
+from uploadguard.cli.output import print_json, problems_of, report_error, report_warning
 from uploadguard.cli.state import State
 from uploadguard.errors import UploadguardError
 
 __all__ = ["main", "program"]
+
+_OWN_OPTIONS = {
+    "--config": "uploadguard --config FILE COMMAND ...",
+    "--debug": "uploadguard --debug COMMAND ...",
+    "--version": "uploadguard --version",
+}
 
 
 class _Program(click.Group):
@@ -40,7 +46,7 @@ class _Program(click.Group):
     ) -> Any:
         """Run; exits the process, or returns the exit code if not ``standalone_mode``."""
         state = State()
-        handler = _Warnings(logging.WARNING)
+        handler = _Warnings(state)
         log = logging.getLogger("uploadguard")
         log.addHandler(handler)
         propagate, log.propagate = log.propagate, False
@@ -52,6 +58,10 @@ class _Program(click.Group):
             report_error("nobody answered the question" if code is Exit.ERROR else "interrupted")
         except click.ClickException as error:
             error.show()
+            if isinstance(error, click.NoSuchOption) and error.option_name in _OWN_OPTIONS:
+                click.echo(
+                    f"{error.option_name} stands before the command: {_OWN_OPTIONS[error.option_name]}", err=True
+                )
             code = error.exit_code
         except Exception as error:  # noqa: BLE001 - the last line of defence: a name instead of a traceback
             code = _failed(error, state)
@@ -67,20 +77,30 @@ def _failed(error: Exception, state: State) -> Exit:
     """Say what went wrong."""
     if state.debug:
         traceback.print_exception(error)
-    if isinstance(error, UploadguardError):
-        for problem in problems_of(error):
-            report_error(problem)
-    elif isinstance(error, OSError):
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        report_error(f"{where}{error.strerror or type(error).__name__}")
+    problems = _problems_of(error, state)
+    for problem in problems:
+        report_error(problem)
+    try:
+        if state.error_record is not None:
+            print_json({**state.error_record, "error": "; ".join(problems)})
+    except OSError:  # standard output is what failed
+        pass
+    if isinstance(error, OSError):
         _give_up_stdout()
-    elif isinstance(error, MemoryError):
-        report_error("out of memory")
-    else:
-        # Its text may quote what it worked on.
-        hint = "" if state.debug else "; `uploadguard --debug ...` shows where"
-        report_error(f"unexpected {type(error).__name__}{hint}")
     return Exit.ERROR
+
+
+def _problems_of(error: Exception, state: State) -> list[str]:
+    if isinstance(error, UploadguardError):
+        return problems_of(error)
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return [f"{where}{error.strerror or type(error).__name__}"]
+    if isinstance(error, MemoryError):
+        return ["out of memory"]
+    # Its text may quote what it worked on.
+    hint = "" if state.debug else "; `uploadguard --debug ...` shows where"
+    return [f"unexpected {type(error).__name__}{hint}"]
 
 
 def _give_up_stdout() -> None:
@@ -94,10 +114,16 @@ def _give_up_stdout() -> None:
 
 
 class _Warnings(logging.Handler):
-    """The library's warnings, as lines on standard error."""
+    """The library's warnings, as lines on standard error; without those that the command says by itself."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(logging.WARNING)
+        self._state = state
 
     def emit(self, record: logging.LogRecord) -> None:
-        report_warning(record.getMessage())
+        message = record.getMessage()
+        if not message.startswith(self._state.said):
+            report_warning(message)
 
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:

@@ -51,9 +51,10 @@ class ImportProgress:
         self._bad_lines += 1
         if self._as_json:
             name = self._shown if self._shown != "standard input" else "-"
-            print_json({"kind": "bad_line", **file_fields(name), "line": bad.line, "reason": bad.reason})
+            print_json({"kind": "bad_line", **file_fields(name), bad.unit: bad.line, "reason": bad.reason})
         elif self._bad_lines <= _BAD_LINES_SHOWN:
-            echo(f"{self._shown}:{bad.line}: {bad.reason}", err=True)
+            place = f"{self._shown}:{bad.line}" if bad.unit == "line" else f"{self._shown}: {bad.unit} {bad.line}"
+            echo(f"{place}: {bad.reason}", err=True)
 
     def bytes_read(self, count: int) -> None:
         """Move the bar."""

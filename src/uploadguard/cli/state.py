@@ -1,8 +1,9 @@
-"""What the program's own options say, and the configuration that follows from them."""
+"""What the program's own options say, the configuration that follows from them, and how a command wants to fail."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,21 @@ if TYPE_CHECKING:
 __all__ = ["CONFIG_NAME", "State"]
 
 CONFIG_NAME = "uploadguard.toml"
+_EMPTY = "the hash set is empty"
 
 
 @dataclass(slots=True)
 class State:
-    """Options before the command."""
+    """Options before the command, and what the command says of itself while it runs.
+
+    ``error_record``, once set, has an error printed as JSON too, with these fields. ``said`` are beginnings of the
+    library's warnings that the command says in words of its own; that of an empty hash set is an error here.
+    """
 
     config_path: Path | None = None
     debug: bool = False
+    error_record: Mapping[str, object] | None = None
+    said: tuple[str, ...] = (_EMPTY,)
 
     def find_config(self) -> Path | None:
         """The configuration file to read: ``--config``, else what the environment names (None: the settings look
