@@ -21,6 +21,11 @@ from uploadguard.signals.base import lookup_kinds
 __all__ = ["ImportWatcher", "ListImport", "import_list"]
 
 
+_MAX_REASONS = 20
+_OTHER_REASONS = "other signal types, not registered here"
+"""Reasons hold names from the file, which may be as many as its lines."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListImport:
     """What an import did.
@@ -96,7 +101,8 @@ class _Reading:
                     self.hashes[name] += 1
                 yield item
             elif item.ignored:
-                self.ignored[item.reason] += 1
+                known = item.reason in self.ignored or len(self.ignored) < _MAX_REASONS
+                self.ignored[item.reason if known else _OTHER_REASONS] += 1
             else:
                 self.bad_lines += 1
                 self._watcher.bad_line(item)
