@@ -1,0 +1,18 @@
+"""Short runs of what ``soak_kills`` and ``soak_load`` do at length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.hashset import soak_kills, soak_load
+
+
+def test_writers_killed_at_random_points_leave_a_whole_set(tmp_path: Path) -> None:
+    outcomes = soak_kills.run(20, tmp_path / "set")
+    assert outcomes["generations"] > 60, "no child ever got through a change"
+    assert sum(count for name, count in outcomes.items() if name.startswith("at a step")) > 3
+
+
+def test_no_check_fails_or_is_mixed_while_generations_change(tmp_path: Path) -> None:
+    figures = soak_load.run(tmp_path / "set", swaps=8, deltas=80, processes=2, refresh_s=0.02, base=500)
+    assert "0 failed, 0 mixed" in figures
