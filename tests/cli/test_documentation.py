@@ -73,6 +73,10 @@ def test_the_json_is_as_shown(deployment: Deployment) -> None:
         "lists status": run("lists", "status", "--json"),
         "hash": run("hash", "--json", "listed.jpg"),
         "check": run("check", "--json", "mirrored.jpg"),
+        "hashset verify": run("hashset", "verify", "--json"),
+        "hashset stats": run("hashset", "stats", "--json"),
+        "hashset rollback": run("hashset", "rollback", "--json", "--yes"),
+        "hashset compact": run("hashset", "compact", "--json"),
         "config check": run("config", "check", "--json"),
         "bench": run("bench", "other.jpg", "--json", "--seconds", "0.2", "--workers", "1", "--budget", "p99=80ms"),
     }

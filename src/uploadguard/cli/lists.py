@@ -293,9 +293,10 @@ def _sizes_bytes(hashset: HashSet) -> dict[str, int]:
 
 @lists.command()
 @click.argument("name")
+@click.option("--purge", is_flag=True, help="Drop the previous generations, so that its files go at once.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def remove(state: State, name: str, yes: bool) -> Exit:
+def remove(state: State, name: str, purge: bool, yes: bool) -> Exit:
     """Remove the list NAME. Asks first; where nobody can answer, --yes is needed."""
     from uploadguard.errors import UnknownListError
     from uploadguard.hashset import HashSet
@@ -311,7 +312,7 @@ def remove(state: State, name: str, yes: bool) -> Exit:
         if not click.confirm(question, err=True):
             echo("Nothing was changed.")
             return Exit.OK
-    hashset.remove_list(name)
+    hashset.remove_list(name, purge=purge)
     echo(f"Removed {found.name}: {found.entries:,} entries. Generation {hashset.generation} is in force.")
     if not any(info.role == "deny" for info in hashset.lists()):
         report_warning("no list to match uploads against is left: none can be checked until one is imported")

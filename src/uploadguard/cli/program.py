@@ -18,6 +18,7 @@ from uploadguard.cli.config import config
 from uploadguard.cli.demo import demo, testpicture
 from uploadguard.cli.exits import EXIT_HELP, Exit
 from uploadguard.cli.hash import hash_files
+from uploadguard.cli.hashset import hashset
 from uploadguard.cli.init import init
 from uploadguard.cli.lists import lists
 from uploadguard.cli.output import print_json, problems_of, report_error, report_warning
@@ -164,7 +165,7 @@ def program(state: State, config_path: Path | None, debug: bool) -> None:
     state.debug = debug
 
 
-for _command in (init, lists, check, hash_files, config, bench, demo, testpicture):
+for _command in (init, lists, hashset, check, hash_files, config, bench, demo, testpicture):
     program.add_command(_command)
 
 
