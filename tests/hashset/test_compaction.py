@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.hashset.made_up import TYPES, entries, entry, expected_files, files_of, holds
-from uploadguard.errors import HashSetError, ListError, SegmentError
+from uploadguard.errors import HashSetBusyError, HashSetError, ListError, SegmentError
 from uploadguard.hashset import HashSet, Segment, build_segment, compaction
+from uploadguard.hashset.directory import Directory
 from uploadguard.hashset.merge import merge_segments
 
 
@@ -241,6 +242,22 @@ def test_many_dead_entries_are_merged_beside_the_writer(hash_set: HashSet, monke
     assert hash_set.previous_generations == (2, 1, 0)
     hash_set.rollback(1)
     assert_changed(hash_set, 0)
+
+
+def test_a_compaction_that_finds_the_set_busy_is_left_to_a_later_change(
+    hash_set: HashSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(hash_set, 0)
+    monkeypatch.setattr(compaction, "_DUE_DEAD", 0)
+    monkeypatch.setattr(compaction, "_DUE_DEAD_ENTRIES", 0)
+    files = Directory(hash_set.directory, lock_timeout_s=0)
+    with files.locked(), pytest.raises(HashSetBusyError):
+        compaction.compact_if_due(files, "a")
+    with files.compacting():
+        compaction.compact_if_due(files, "a")
+    assert hash_set.lists()[0].segments == 2
+    compaction.compact_if_due(files, "a")
+    assert hash_set.lists()[0].segments == 1
 
 
 def test_hashes_of_one_list_are_stored_in_one_way(hash_set: HashSet) -> None:

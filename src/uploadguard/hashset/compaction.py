@@ -13,7 +13,7 @@ from uploadguard.hashset.manifest import Manifest, SegmentRecord, write_manifest
 from uploadguard.hashset.merge import merge_segments
 from uploadguard.hashset.metadata import ListInfo, SegmentMetadata
 
-__all__ = ["Compaction", "compact_list", "is_due", "put_in_place", "tail_to_merge"]
+__all__ = ["Compaction", "compact_if_due", "compact_list", "is_due", "put_in_place", "tail_to_merge"]
 
 _SEGMENTS = 4
 """A delta that makes more of them merges the latest."""
@@ -68,6 +68,13 @@ def is_due(info: ListInfo) -> bool:
     return info.segments > _DUE_SEGMENTS or dead > max(_DUE_DEAD_ENTRIES, _DUE_DEAD * (dead + info.entries))
 
 
+def compact_if_due(files: Directory, name: str) -> None:
+    """As :func:`compact_list`, but only where :func:`is_due` holds and no other compaction runs."""
+    with files.try_compacting() as free:
+        if free and any(info.name == name and is_due(info) for info in files.read().lists()):
+            _compact(files, name)
+
+
 def compact_list(files: Directory, name: str) -> ListInfo | None:
     """Merge a list into one segment; returns what it was, or None if there was nothing to merge.
 
@@ -77,30 +84,35 @@ def compact_list(files: Directory, name: str) -> ListInfo | None:
     :class:`~uploadguard.errors.SegmentError` if the list is damaged.
     """
     with files.compacting():
-        with files.writing() as (manifest, _):
-            records = manifest.of_list(name)
-            info = next((info for info in manifest.lists() if info.name == name), None)
-            if info is None or (info.segments == 1 and info.dead_entries == 0):
-                return None
-            sources = files.open_segments(records)
-        path = files.new_segment_path(manifest)
-        with contextlib.ExitStack() as held:
-            with atomic_file(path, prefix=COMPACTION_PREFIX) as output:
-                _, moved = merge_segments(output, sources)
-                output.sync()  # so that it need not take long under the lock
-                manifest, stamp = held.enter_context(files.writing())
-                present = manifest.of_list(name)
-                if present[: len(records)] != records:
-                    raise HashSetError("the list was replaced, removed or rolled back while it was compacted")
-            merged = [files.record(path)]
-            late = present[len(records) :]
-            if late:
-                late_path = files.new_segment_path(manifest)
-                with atomic_file(late_path) as output:
-                    merge_segments(output, files.open_segments(late), before=moved)
-                merged.append(files.record(late_path))
-            segments = put_in_place(manifest, present, merged)
-            write_manifest(files.path, manifest.compacted(segments), after=stamp)
+        return _compact(files, name)
+
+
+def _compact(files: Directory, name: str) -> ListInfo | None:
+    with files.writing() as (manifest, _):
+        records = manifest.of_list(name)
+        info = next((info for info in manifest.lists() if info.name == name), None)
+        if info is None or (info.segments == 1 and info.dead_entries == 0):
+            return None
+        sources = files.open_segments(records)
+    path = files.new_segment_path(manifest)
+    with contextlib.ExitStack() as held:
+        with atomic_file(path, prefix=COMPACTION_PREFIX) as output:
+            _, moved = merge_segments(output, sources)
+            output.sync()  # so that it need not take long under the lock
+            manifest, stamp = held.enter_context(files.writing())
+            present = manifest.of_list(name)
+            if present[: len(records)] != records:
+                raise HashSetError("the list was replaced, removed or rolled back while it was compacted")
+        merged = [files.record(path)]
+        late = present[len(records) :]
+        if late:
+            late_path = files.new_segment_path(manifest)
+            with atomic_file(late_path) as output:
+                merge_segments(output, files.open_segments(late), before=moved)
+            merged.append(files.record(late_path))
+        segments = put_in_place(manifest, present, merged)
+        write_manifest(files.path, manifest.compacted(segments), after=stamp)
+
     return info
 
 

@@ -144,11 +144,14 @@ def write_lock(path: Path, timeout_s: float) -> Iterator[None]:
 @contextlib.contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
     """Hold the lock on ``path`` inside the block if nobody else does; gives whether so."""
-    try:
-        with write_lock(path, 0):
-            yield True
-    except HashSetBusyError:
-        yield False
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(write_lock(path, 0))
+        except HashSetBusyError:
+            free = False
+        else:
+            free = True
+        yield free
 
 
 def _lock(descriptor: int, path: Path, timeout_s: float) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploadguard.errors import EmptyListError, HashSetError, ListError, SegmentError, UnknownListError
-from uploadguard.hashset.compaction import Compaction, compact_list, is_due, put_in_place, tail_to_merge
+from uploadguard.hashset.compaction import Compaction, compact_if_due, compact_list, is_due, put_in_place, tail_to_merge
 from uploadguard.hashset.directory import Directory
 from uploadguard.hashset.files import atomic_file, write_errors
 from uploadguard.hashset.generation import Generation
@@ -325,13 +325,13 @@ class HashSet:
         return [*records[:-taken], self._files.record(path)]
 
     def _compact_beside(self, name: str) -> None:
-        """Merge the list on a thread, unless one does so already."""
+        """Merge the list on a thread, if it is still time for it then and nobody else does."""
         if not self._compacting.acquire(blocking=False):
             return
 
         def run() -> None:
             try:
-                compact_list(self._files, name)
+                compact_if_due(self._files, name)
             except HashSetError as error:
                 log.warning("a list could not be compacted, and will be with a later change: %s", error)
             finally:
