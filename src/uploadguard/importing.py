@@ -12,13 +12,13 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Protocol
 
 from uploadguard.errors import ListFormatError
-from uploadguard.hashset import HashSet, ListInfo
+from uploadguard.hashset import HashSet, ListInfo, ListUpdate
 from uploadguard.hashset.metadata import Role
 from uploadguard.lists import HEAD_BYTES, BadLine, ListEntry, ReadOptions, choose_reader, open_list
 from uploadguard.plugins import Plugins
 from uploadguard.signals.base import lookup_kinds
 
-__all__ = ["ImportWatcher", "ListImport", "import_list"]
+__all__ = ["FileUpdate", "ImportWatcher", "ListImport", "import_list", "update_from_file"]
 
 
 _MAX_REASONS = 20
@@ -55,6 +55,33 @@ class ListImport:
             "ignored_hashes": dict(self.ignored),
             "entries_total": self.info.entries,
             "hashes_total": dict(self.info.hashes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FileUpdate:
+    """What an update of a list did: as :class:`~uploadguard.hashset.ListUpdate`, and what was wrong with the file.
+
+    ``format`` is None where there was no file.
+    """
+
+    update: ListUpdate
+    format: str | None
+    bad_lines: int
+    ignored: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The update as JSON types."""
+        return {
+            "list": self.update.info.name,
+            "format": self.format,
+            "generation": self.update.generation,
+            "added": self.update.added,
+            "removed": self.update.removed,
+            "bad_lines": self.bad_lines,
+            "ignored_hashes": dict(self.ignored),
+            "entries_total": self.update.info.entries,
+            "hashes_total": dict(self.update.info.hashes),
         }
 
 
@@ -138,15 +165,10 @@ def import_list(
     :meth:`~uploadguard.hashset.HashSet.add_list`. Raises :class:`~uploadguard.errors.ListError` and
     :class:`~uploadguard.errors.HashSetError` of all kinds; the hash set is then unchanged.
     """
-    watcher = watcher if watcher is not None else _Nobody()
-    path = source if isinstance(source, Path) else None
-    shown = os.fsencode(path.name).decode(errors="replace") if path is not None else "standard input"
     options = ReadOptions(
         signal_types=plugins.signal_types, signal_type=signal_type, columns=columns, delimiter=delimiter
     )
-    with _naming(path), closing(open_list(source, on_read=watcher.bytes_read)) as stream:
-        reader = choose_reader(tuple(plugins.list_readers.values()), stream.peek(HEAD_BYTES), shown, format_name)
-        reading = _Reading(reader.read(stream, options), watcher, strict)
+    with _opened(source, plugins, options, format_name, strict, watcher) as (reading, format_found, shown):
         info = hashset.add_list(
             name,
             reading,
@@ -158,13 +180,70 @@ def import_list(
         )
     return ListImport(
         info=info,
-        format=reader.name,
+        format=format_found,
         generation=hashset.generation,
         entries=reading.entries,
         hashes=dict(reading.hashes),
         bad_lines=reading.bad_lines,
         ignored=dict(reading.ignored),
     )
+
+
+def update_from_file(
+    hashset: HashSet,
+    name: str,
+    source: Path | BinaryIO | None,
+    plugins: Plugins,
+    *,
+    removed: Iterable[str] = (),
+    format_name: str | None = None,
+    signal_type: str | None = None,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    delimiter: str | None = None,
+    strict: bool = False,
+    watcher: ImportWatcher | None = None,
+) -> FileUpdate:
+    """Take the entries of the ids ``removed`` out of the list ``name``, then put those of a file in.
+
+    Each entry of the file replaces those of its id, so that each must have one. Options and errors are those of
+    :func:`import_list` and :meth:`~uploadguard.hashset.HashSet.update_list`.
+    """
+    kinds = lookup_kinds(plugins.signal_types.values())
+    if source is None:
+        return FileUpdate(hashset.update_list(name, (), removed, kinds), None, 0, {})
+    options = ReadOptions(
+        signal_types=plugins.signal_types, signal_type=signal_type, columns=columns, delimiter=delimiter
+    )
+    with _opened(source, plugins, options, format_name, strict, watcher) as (reading, format_found, shown):
+        update = hashset.update_list(name, _with_ids(reading), removed, kinds, source=shown)
+    return FileUpdate(update, format_found, reading.bad_lines, dict(reading.ignored))
+
+
+def _with_ids(entries: Iterable[ListEntry]) -> Iterator[ListEntry]:
+    for entry in entries:
+        if entry.numbered:
+            raise ListFormatError(
+                "an entry without an id, which could not be told from others; append the file instead", line=entry.line
+            )
+        yield entry
+
+
+@contextmanager
+def _opened(
+    source: Path | BinaryIO,
+    plugins: Plugins,
+    options: ReadOptions,
+    format_name: str | None,
+    strict: bool,
+    watcher: ImportWatcher | None,
+) -> Iterator[tuple[_Reading, str, str]]:
+    """The file's entries, its format, and its name to show."""
+    watcher = watcher if watcher is not None else _Nobody()
+    path = source if isinstance(source, Path) else None
+    shown = os.fsencode(path.name).decode(errors="replace") if path is not None else "standard input"
+    with _naming(path), closing(open_list(source, on_read=watcher.bytes_read)) as stream:
+        reader = choose_reader(tuple(plugins.list_readers.values()), stream.peek(HEAD_BYTES), shown, format_name)
+        yield _Reading(reader.read(stream, options), watcher, strict), reader.name, shown
 
 
 @contextmanager

@@ -67,9 +67,11 @@ def test_the_examples_are_commands_with_options_that_exist(name: str) -> None:
 
 def test_the_json_is_as_shown(deployment: Deployment) -> None:
     deployment.write("hashes.csv", b"md5\n" + b"1" * 31 + b"\n" + b"0123456789abcdef" * 2 + b"\n")
+    deployment.write("new.csv", b"id,md5\n17," + b"fedcba9876543210" * 2 + b"\n")
     printed = {
         "JSON": run("hash", "--json", "nope.jpg"),
         "lists add": run("lists", "add", "hotline", "hashes.csv", "--json"),
+        "lists update": run("lists", "update", "hotline", "new.csv", "--json"),
         "lists status": run("lists", "status", "--json"),
         "hash": run("hash", "--json", "listed.jpg"),
         "check": run("check", "--json", "mirrored.jpg"),

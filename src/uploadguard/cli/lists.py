@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,9 @@ from uploadguard.cli.state import State
 if TYPE_CHECKING:
     from uploadguard.hashset import HashSet, ListInfo
     from uploadguard.importing import ListImport
+    from uploadguard.plugins import Plugins
 
-__all__ = ["lists"]
+__all__ = ["lists", "reading_options", "require_signal_type", "size_bytes_of"]
 
 
 @click.group()
@@ -51,20 +53,32 @@ def _columns(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     return mapping
 
 
+_READING_OPTIONS = (
+    click.option("--format", "format_name", metavar="NAME", help="txt, csv, jsonl, vics, icse, or a plugin's."),
+    click.option("--signal-type", metavar="NAME", help="What kind of hash a file of bare hashes holds."),
+    click.option(
+        "--column",
+        "columns",
+        metavar="KEY=COLUMN",
+        multiple=True,
+        callback=_columns,
+        help="Where a table has what: KEY is a signal type, id or category, COLUMN a heading or a number from 1.",
+    ),
+    click.option("--delimiter", metavar="CHAR", help="What separates a table's columns."),
+)
+
+
+def reading_options(command: Callable[..., Exit]) -> Callable[..., Exit]:
+    """The options that say how to read a list file."""
+    for option in reversed(_READING_OPTIONS):
+        command = option(command)
+    return command
+
+
 @lists.command()
 @click.argument("name")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--format", "format_name", metavar="NAME", help="txt, csv, jsonl, vics, icse, or a plugin's.")
-@click.option("--signal-type", metavar="NAME", help="What kind of hash a file of bare hashes holds.")
-@click.option(
-    "--column",
-    "columns",
-    metavar="KEY=COLUMN",
-    multiple=True,
-    callback=_columns,
-    help="Where a table has what: KEY is a signal type, id or category, COLUMN a heading or a number from 1.",
-)
-@click.option("--delimiter", metavar="CHAR", help="What separates a table's columns.")
+@reading_options
 @click.option("--allow", is_flag=True, help="An allow-list: reviewed files that are to pass.")
 @click.option("--replace", is_flag=True, help="Put the entries in place of those of the list of that name.")
 @click.option("--append", is_flag=True, help="Add the entries to the list of that name.")
@@ -100,17 +114,14 @@ def add(
 
     settings = state.load_settings()
     plugins = Plugins(settings)
-    if signal_type is not None and signal_type not in plugins.signal_types:
-        raise click.BadParameter(
-            f"no such signal type; there are: {', '.join(sorted(plugins.signal_types))}", param_hint="--signal-type"
-        )
+    require_signal_type(signal_type, plugins)
     hashset = HashSet.open(settings.hashset.path)
     present = _present(hashset, name)
     if present is not None and not replace:
         _require_match(present, append=append, allow=allow)
     started = time.perf_counter()
     shown = str(file) if str(file) != STDIN else "standard input"
-    with ImportProgress(shown, _size_bytes(file), as_json=as_json) as progress:
+    with ImportProgress(shown, size_bytes_of(file), as_json=as_json) as progress:
         done = import_list(
             hashset,
             name,
@@ -142,7 +153,15 @@ def add(
     return Exit.OK
 
 
-def _size_bytes(file: Path) -> int | None:
+def require_signal_type(name: str | None, plugins: Plugins) -> None:
+    """Refuse the name of a signal type that is not registered."""
+    if name is not None and name not in plugins.signal_types:
+        raise click.BadParameter(
+            f"no such signal type; there are: {', '.join(sorted(plugins.signal_types))}", param_hint="--signal-type"
+        )
+
+
+def size_bytes_of(file: Path) -> int | None:
     """The size of a regular file."""
     try:
         return file.stat().st_size if file.is_file() else None

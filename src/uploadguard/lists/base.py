@@ -21,7 +21,8 @@ class ListEntry:
     """One entry of a hash list: the hashes of one medium, with what the list says of it.
 
     ``hashes`` pairs signal type names with values. ``fields`` are JSON types. ``line`` counts from 1: the line in the
-    file, or the item in formats without lines.
+    file, or the item in formats without lines. ``numbered`` says that the list gives no id, and that the line's number
+    stands in its place: nothing that tells this entry from another file's.
     """
 
     entry_id: str
@@ -29,6 +30,7 @@ class ListEntry:
     category: str | None = None
     fields: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     line: int = 0
+    numbered: bool = field(default=False, compare=False)
 
     def __repr__(self) -> str:
         return f"ListEntry(line={self.line}, hashes={len(self.hashes)})"

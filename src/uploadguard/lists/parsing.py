@@ -274,7 +274,7 @@ class EntryBuilder:
                 if pair not in hashes:
                     hashes.append(pair)
         if hashes:
-            yield ListEntry(entry_id or str(line), tuple(hashes), category, fields, line)
+            yield ListEntry(entry_id or str(line), tuple(hashes), category, fields, line, numbered=not entry_id)
         elif not found:
             yield BadLine(line, "no hash")
 

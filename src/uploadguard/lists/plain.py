@@ -95,7 +95,7 @@ def _read_line(number: int, line: str, builder: EntryBuilder) -> ListEntry | Bad
     try:
         if line.isalnum():
             name = builder.infer(line)
-            return ListEntry(str(number), ((name, builder.parse(name, line)),), line=number)
+            return ListEntry(str(number), ((name, builder.parse(name, line)),), line=number, numbered=True)
         first, *others = _SEPARATOR.split(line, maxsplit=1)
         signal_type = builder.resolve(first)
         if signal_type is not None and others:
@@ -106,7 +106,8 @@ def _read_line(number: int, line: str, builder: EntryBuilder) -> ListEntry | Bad
         rest = others[0] if others else ""
         if any(looks_like_hash(part) for part in _SEPARATOR.split(rest)):
             raise ValueError("more than one hash")
-        return ListEntry(as_text(rest) or str(number), ((signal_type, value),), line=number)
+        entry_id = as_text(rest)
+        return ListEntry(entry_id or str(number), ((signal_type, value),), line=number, numbered=not entry_id)
     except UnregisteredError as error:
         return BadLine(number, str(error), ignored=True)
     except ValueError as error:
