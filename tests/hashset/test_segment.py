@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 
 from tests.hashset.made_up import TYPES, entries, entry, flip_bits, value
 from uploadguard.errors import EmptyListError, ListError, ListFormatError, SegmentError
-from uploadguard.hashset import Segment, build_segment
+from uploadguard.hashset import Generation, Segment, build_segment
 from uploadguard.hashset.layout import BODY_OFFSET, HEADER_BYTES, Header, Section, pack_table, unpack_table
 from uploadguard.hashset.segment_writer import write_segment
+from uploadguard.hashset.tombstones import Delta
 from uploadguard.lists.base import ListEntry
+from uploadguard.models import Hash
 
 SMALL = build_segment(entries(5), TYPES, list_name="small", role="allow", source="small.csv")
 
@@ -399,3 +401,35 @@ def test_a_segment_outlives_its_file_and_serves_threads(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_tombstones_are_not_trusted() -> None:
+    older = Segment.from_buffer(SMALL)
+    delta = Delta([older], "0123456789abcdef")
+    delta.remove(["id-1", "id-3"])
+    output = io.BytesIO()
+    write_segment(output, [entry(7)], TYPES, list_name="small", delta=delta)
+    data, section = output.getvalue(), f"tombstones/{older.metadata.segment_id}"
+    assert Segment.from_buffer(data).tombstones(older.metadata.segment_id).tolist() == [1, 3]
+    for rows in ([3, 1], [1, 1]):
+        packed = np.array(rows, "<u4").tobytes()
+        forged = sealed(data, lambda name, old, new=packed: new if name == section else old)
+        with pytest.raises(SegmentError, match="tombstones are out of order"):
+            Segment.from_buffer(forged)
+    forged = sealed(data, lambda name, old: old.replace(b'"entries":2', b'"entries":3') if name == "metadata" else old)
+    with pytest.raises(SegmentError, match="tombstones are inconsistent"):
+        Segment.from_buffer(forged, verify=False)
+    far = np.array([1, 2**32 - 1], "<u4").tobytes()
+    forged = sealed(data, lambda name, old: far if name == section else old)
+    generation = Generation.of([older, Segment.from_buffer(forged)])
+    assert [len(generation.match([Hash("md5", value("md5", seed))], {})) for seed in (1, 3, 7)] == [0, 1, 1]
+
+
+def test_hash_counts_of_any_width() -> None:
+    counts = {"none": 0, "one": 1, "many": 300}
+    hashes = {name: tuple(("pdq", value("pdq", f"{name}{n}")) for n in range(count)) for name, count in counts.items()}
+    listed = [ListEntry(name, (*hashes[name], ("md5", bytes(16)))) for name in counts]
+    segment = Segment.from_buffer(build_segment(listed, TYPES, list_name="a"))
+    for row, count in enumerate(counts.values()):
+        found = segment.count_hashes(np.array([row], np.uint32))
+        assert found == ({"pdq": count, "md5": 1} if count else {"md5": 1})
