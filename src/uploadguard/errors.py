@@ -121,7 +121,11 @@ class HashSetBusyError(HashSetError):
 
 
 class HashSetWriteError(HashSetError):
-    """The disk refused a write. Nothing was changed: the old generation still serves."""
+    """The disk refused a write, and the old generation still serves.
+
+    One case differs and says so: the new generation is in force, but the disk did not confirm that it would survive a
+    power failure.
+    """
 
 
 class PluginError(UploadguardError):

@@ -1,8 +1,8 @@
 """What a signal type is: the protocol that built-in and plugged-in kinds of hash share.
 
 A *digest* is computed from the upload's original bytes, a *pixel signal* from canonical pixels. A signal type with
-neither face (PhotoDNA without its licensed hasher) can still be read from lists and matched against a hash that the
-host hands over.
+neither face can be read from lists, and nothing is hashed for it. The hash set stores digests of up to 64 bytes and
+Hamming codes of 8 or 32, so not PhotoDNA's 144 bytes: readers count those as ignored.
 """
 
 from __future__ import annotations
