@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import threading
@@ -149,18 +148,18 @@ def test_the_watcher_ends_with_its_owner(hash_set: HashSet) -> None:
     def wait_for(ended: Callable[[], bool]) -> bool:
         return any(ended() or threading.Event().wait(0.01) for _ in range(3000))
 
-    closed = Serve()(hash_set, 0.01)
+    closed, forgotten = (
+        Serving(hash_set.directory, verify=True, refresh_s=0.01, signal_types=TYPES, changed=lambda number: None)
+        for _ in range(2)
+    )
     closed.current()
-    forgotten: Serving | None = Serve()(hash_set, 0.01)
-    assert forgotten is not None
     forgotten.current()
     assert watchers() == 2
     closed.close()
     assert wait_for(lambda: watchers() == 1)
     closed.current()
     assert watchers() == 1, "nothing starts it anew"
-    forgotten = None
-    gc.collect()
+    del forgotten
     assert wait_for(lambda: watchers() == 0)
 
 
