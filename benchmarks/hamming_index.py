@@ -125,6 +125,8 @@ def open_saved(path: Path, places: dict[str, tuple[int, int]], length_bytes: int
     """Map what :func:`save` wrote, without reading it."""
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        mapped.madvise(mmap.MADV_HUGEPAGE)  # as segments are
     view = memoryview(mapped)
     sections = {name: view[at : at + size] for name, (at, size) in places.items()}
     return mapped, HammingIndex.from_sections(sections, length_bytes)

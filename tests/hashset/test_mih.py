@@ -162,8 +162,18 @@ def test_half_of_the_tables_is_refused(drop: str) -> None:
 def test_a_shape_that_cannot_be_is_refused(shape: tuple[int, int]) -> None:
     codes = np.random.default_rng(6).integers(0, 256, (60_000, 32), dtype=np.uint8)
     sections = {name: part.data.cast("B") for name, part in HammingIndex.build(codes).sections().items()}
+    shape_section = np.array([_kernel.MIH_LAYOUT, *shape], "<u4").data.cast("B")
     with pytest.raises(ValueError, match=r"no index|do not fit"):
-        HammingIndex.from_sections({**sections, "table_shape": np.array(shape, "<u4").data.cast("B")}, 32)
+        HammingIndex.from_sections({**sections, "table_shape": shape_section}, 32)
+
+
+def test_tables_of_another_layout_are_refused() -> None:
+    codes = np.random.default_rng(6).integers(0, 256, (60_000, 32), dtype=np.uint8)
+    sections = {name: part.data.cast("B") for name, part in HammingIndex.build(codes).sections().items()}
+    layout, *shape = np.frombuffer(sections["table_shape"], "<u4").tolist()
+    sections["table_shape"] = np.array([layout - 1, *shape], "<u4").data.cast("B")
+    with pytest.raises(ValueError, match="layout"):
+        HammingIndex.from_sections(sections, 32)
 
 
 @pytest.mark.parametrize(

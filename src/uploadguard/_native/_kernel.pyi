@@ -38,6 +38,9 @@ def hamming_scan(codes: Buffer, code_bytes: int, queries: Buffer, max_distance_b
     in no set order. Raises ``ValueError`` for other lengths, and ``MemoryError`` if the hits do not fit.
     """
 
+MIH_LAYOUT: int
+"""What stored tables must have been written with to be read."""
+
 def mih_build_table(codes: Buffer, code_bytes: int, tables: int, line_bits: int, table: int, lines: Buffer) -> bytes:
     """Fill one table's lines (writable, 64 bytes times 2 to the power of ``line_bits``) and return its overflow.
 

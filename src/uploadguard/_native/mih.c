@@ -21,13 +21,18 @@ static inline uint64_t load64(const void *bytes)
 
 int ug_mih_layout(ug_mih *index, size_t rows, size_t code_bytes, unsigned tables, unsigned line_bits)
 {
-    unsigned bits = (unsigned)code_bytes * 8;
-    if (tables < 1 || tables > UG_MIH_MAX_TABLES || rows > INT32_MAX || (code_bytes != 8 && code_bytes != 32))
+    if (tables < 1 || tables > UG_MIH_MAX_TABLES || rows > INT32_MAX || (code_bytes != 8 && code_bytes != 32) ||
+        line_bits < 1 || line_bits > UG_MIH_MAX_LINE_BITS)
         return -1;
-    unsigned shorter = bits / tables, longer_count = bits % tables, first = 0;
+    unsigned bits = (unsigned)code_bytes * 8, design_limit_bits = code_bytes == 8 ? 7 : 31;
+    /* The tables from `narrow` on are probed one bit less far at the design limit: as few bits are enough for them. */
+    unsigned narrow = design_limit_bits % tables + 1, wide_bits = bits - (tables - narrow) * line_bits;
+    if (narrow * line_bits > bits || wide_bits < narrow * line_bits ||
+        wide_bits > narrow * (line_bits + UG_MIH_MAX_LOW_BITS))
+        narrow = tables, wide_bits = bits;
+    unsigned shorter = wide_bits / narrow, longer_count = wide_bits % narrow, first = 0;
     unsigned longest = shorter + (longer_count > 0);
-    if (longest > UG_MIH_MAX_KEY_BITS || line_bits < 1 || line_bits > UG_MIH_MAX_LINE_BITS || shorter < line_bits ||
-        longest > line_bits + UG_MIH_MAX_LOW_BITS)
+    if (longest > UG_MIH_MAX_KEY_BITS || shorter < line_bits || longest > line_bits + UG_MIH_MAX_LOW_BITS)
         return -1;
     index->rows = rows;
     index->code_bytes = code_bytes;
@@ -35,7 +40,7 @@ int ug_mih_layout(ug_mih *index, size_t rows, size_t code_bytes, unsigned tables
     index->line_bits = line_bits;
     for (unsigned t = 0; t < tables; t++) {
         index->first_bit[t] = first;
-        index->key_bits[t] = shorter + (t >= tables - longer_count);
+        index->key_bits[t] = t >= narrow ? line_bits : shorter + (t >= narrow - longer_count);
         first += index->key_bits[t];
     }
     return 0;

@@ -17,6 +17,7 @@
 #include "search.h"
 
 enum {
+    UG_MIH_LAYOUT = 2, /* to be raised whenever stored tables would be read otherwise than they were written */
     UG_MIH_MAX_TABLES = 32,
     UG_MIH_MAX_KEY_BITS = 28,
     UG_MIH_MAX_LINE_BITS = 26,
@@ -25,7 +26,9 @@ enum {
     UG_MIH_INLINE_ROWS = 14,  /* rows that fit into a line, behind its two words of counts */
 };
 
-/* Substrings are runs of bits, bit k of a code being bit k % 8 of byte k / 8; the shorter ones come first.
+/* Substrings are runs of bits, bit k of a code being bit k % 8 of byte k / 8. The last ones, those that a query within the
+   design limit (31 of 256 bits, 7 of 64) probes one bit less far than the first, are line_bits long where that leaves no
+   more than line_bits + UG_MIH_MAX_LOW_BITS for the others; the rest is shared evenly, the shorter ones first.
 
    A line is two words of 4-bit counts, the lowest value's lowest, and then the rows by value; or, if they do not fit, two
    words of ones and where in `overflow` they stand: first the end of each value's rows, counted from behind the last

@@ -1,5 +1,6 @@
 /* The module uploadguard._native._kernel: gathers the methods of the kernel's parts. */
 #include "kernel.h"
+#include "mih.h"
 #include "pdq.h"
 
 static int kernel_exec(PyObject *module)
@@ -8,6 +9,8 @@ static int kernel_exec(PyObject *module)
     if (PyModule_AddFunctions(module, ug_pdq_methods) < 0)
         return -1;
     if (PyModule_AddFunctions(module, ug_search_methods) < 0)
+        return -1;
+    if (PyModule_AddIntConstant(module, "MIH_LAYOUT", UG_MIH_LAYOUT) < 0)
         return -1;
     return PyModule_AddFunctions(module, ug_mih_methods);
 }

@@ -100,7 +100,9 @@ class HammingIndex:
         codes = np.frombuffer(sections["codes"], np.uint8).reshape(-1, length_bytes)
         tables = None
         if "table_shape" in sections:
-            count, line_bits = np.frombuffer(sections["table_shape"], "<u4").tolist()
+            layout, count, line_bits = np.frombuffer(sections["table_shape"], "<u4").tolist()
+            if layout != _kernel.MIH_LAYOUT:
+                raise ValueError(f"tables of layout {layout}; this version reads {_kernel.MIH_LAYOUT}")
             lines, overflow = (np.frombuffer(sections[name], "<u4") for name in ("table_lines", "table_overflow"))
             tables = Tables(count, line_bits, lines, overflow)
         return cls(codes, read_ids(sections["ids"]), tables)
@@ -109,7 +111,7 @@ class HammingIndex:
         """The arrays to store, by name, little-endian."""
         found: dict[str, npt.NDArray[Any]] = {"codes": self._codes, "ids": self.ids.astype("<u4", copy=False)}
         if self._tables is not None:
-            found["table_shape"] = np.array([self._tables.count, self._tables.line_bits], "<u4")
+            found["table_shape"] = np.array([_kernel.MIH_LAYOUT, self._tables.count, self._tables.line_bits], "<u4")
             found["table_lines"] = self._tables.lines.astype("<u4", copy=False)
             found["table_overflow"] = self._tables.overflow.astype("<u4", copy=False)
         return found
@@ -159,20 +161,22 @@ class HammingIndex:
         """
         if codes.ndim != 2 or codes.shape[1] != self.length_bytes or codes.dtype != np.uint8:
             raise ValueError(f"queries must be uint8 (q, {self.length_bytes}), not {codes.dtype} {codes.shape}")
-        queries, rows, distances_bits = self._scan(np.ascontiguousarray(codes), max_distance_bits)
+        found = self._scan(np.ascontiguousarray(codes), max_distance_bits)
+        if not found:
+            return np.empty(0, np.uint32), np.empty(0, np.uint32), np.empty(0, np.uint16)
+        queries, rows, distances_bits = np.frombuffer(found, np.uint32).reshape(-1, 3).T
         ids = rows if self._ids is None else self._ids[rows].astype(np.uint32, copy=False)
         order = np.lexsort((ids, distances_bits, queries))
         return queries[order], ids[order], distances_bits[order].astype(np.uint16)
 
-    def _scan(self, codes: Codes, max_distance_bits: int) -> tuple[Ids, Ids, Ids]:
-        """Query numbers, rows and distances of all hits in any order, by the way that is likely the faster."""
+    def _scan(self, codes: Codes, max_distance_bits: int) -> bytes:
+        """All hits in any order, by the way that is likely faster: query number, row and distance of each, uint32."""
         rows, length_bytes = self._codes.shape
-        packed: bytes | None = None
         tables = self._tables
         if tables is not None:
             scan_ns = rows * (_SCAN_ROW_NS + _SCAN_FURTHER_QUERY_NS * (len(codes) - 1))
             if len(codes) * _cost_ns(rows, length_bytes, tables.count, tables.line_bits, max_distance_bits) < scan_ns:
-                packed = _kernel.mih_query(
+                found = _kernel.mih_query(
                     self._buffer,
                     length_bytes,
                     tables.count,
@@ -183,10 +187,9 @@ class HammingIndex:
                     max_distance_bits,
                     int(scan_ns / _CANDIDATE_NS),
                 )
-        if packed is None:
-            packed = _kernel.hamming_scan(self._buffer, length_bytes, codes.data, max_distance_bits)
-        queries, found_rows, distances_bits = np.frombuffer(packed, np.uint32).reshape(-1, 3).T
-        return queries, found_rows, distances_bits
+                if found is not None:
+                    return found
+        return _kernel.hamming_scan(self._buffer, length_bytes, codes.data, max_distance_bits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
