@@ -80,3 +80,30 @@ def exact_find(records: Buffer, record_bytes: int, key: Buffer) -> tuple[int, in
 
 def exact_find_many(records: Buffer, record_bytes: int, keys: Buffer) -> bytes:
     """:func:`exact_find` for packed ``keys``: packed native uint64 pairs (low, high)."""
+
+def mih_keys(codes: Buffer, code_bytes: int, tables: int, line_bits: int, table: int, keys: Buffer) -> None:
+    """Write the substring that one table has of each code, as native uint32, into ``keys``."""
+
+def mih_place(keys: Buffer, low_bits: int, first_line: int, places: Buffer, lines: Buffer) -> int:
+    """Lay out a block of a table's lines, as many as ``lines`` has room for; gives its words of overflow.
+
+    ``keys`` are those of all rows. ``places``, a uint32 for each value of the block, is for :func:`mih_fill`. The
+    places that the lines note count from the block's own first word of overflow.
+    """
+
+def mih_fill(
+    keys: Buffer, low_bits: int, first_line: int, places: Buffer, lines: Buffer, overflow: Buffer, first_word: int
+) -> None:
+    """Put the rows into a block that :func:`mih_place` laid out, and into ``overflow`` its words from ``first_word`` on.
+
+    Once for each window of the overflow, and once if there is none. Raises ``ValueError`` where the buffers do not fit
+    each other; never writes outside them.
+    """
+
+def exact_merge(
+    records: Buffer, record_bytes: int, ids: Buffer, runs: Buffer, merged: Buffer, merged_ids: Buffer
+) -> int:
+    """Merge sorted runs of records by (record, id): fill ``merged`` and ``merged_ids`` with the next rows.
+
+    ``runs`` holds native uint64 pairs (at, end), which move on; gives how many rows were taken, 0 at the end.
+    """

@@ -8,20 +8,6 @@
    million rows end a few rows away. More steps would only add cache misses. */
 enum { INTERPOLATION_STEPS = 3, NEAR_ROWS = 16 };
 
-/* The first eight bytes as a number that orders as memcmp does; shorter records count as padded with zeros. */
-static uint64_t prefix_of(const uint8_t *record, size_t record_bytes)
-{
-    uint64_t word = 0;
-    if (record_bytes >= 8) {
-        for (int i = 0; i < 8; i++)
-            word = word << 8 | record[i];
-        return word;
-    }
-    for (size_t i = 0; i < record_bytes; i++)
-        word |= (uint64_t)record[i] << (56 - 8 * i);
-    return word;
-}
-
 /* The first row in [low, high) that is above the key, or equal to it if or_equal; high if there is none. */
 static size_t bisect(const uint8_t *records, size_t record_bytes, const uint8_t *key, size_t low, size_t high,
                      int or_equal)
@@ -40,7 +26,7 @@ static size_t lower_bound(const uint8_t *records, size_t rows, size_t record_byt
 {
     /* Rows before low are below the key, rows from high on are not; low_prefix <= goal <= high_prefix. */
     size_t low = 0, high = rows;
-    uint64_t low_prefix = 0, high_prefix = UINT64_MAX, goal = prefix_of(key, record_bytes);
+    uint64_t low_prefix = 0, high_prefix = UINT64_MAX, goal = ug_record_prefix(key, record_bytes);
     int from_low = 1;
     for (int step = 0; step < INTERPOLATION_STEPS && high - low > NEAR_ROWS && low_prefix < high_prefix; step++) {
         double share = (double)(goal - low_prefix) / (double)(high_prefix - low_prefix);
@@ -51,10 +37,10 @@ static size_t lower_bound(const uint8_t *records, size_t rows, size_t record_byt
         from_low = memcmp(record, key, record_bytes) < 0;
         if (from_low) {
             low = row + 1;
-            low_prefix = prefix_of(record, record_bytes);
+            low_prefix = ug_record_prefix(record, record_bytes);
         } else {
             high = row;
-            high_prefix = prefix_of(record, record_bytes);
+            high_prefix = ug_record_prefix(record, record_bytes);
         }
     }
     for (size_t stride = 8; high - low > stride; stride *= 2) {

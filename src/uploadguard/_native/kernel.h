@@ -16,5 +16,6 @@
 extern PyMethodDef ug_pdq_methods[];
 extern PyMethodDef ug_search_methods[];
 extern PyMethodDef ug_mih_methods[];
+extern PyMethodDef ug_build_methods[];
 
 #endif

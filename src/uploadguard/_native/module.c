@@ -12,7 +12,9 @@ static int kernel_exec(PyObject *module)
         return -1;
     if (PyModule_AddIntConstant(module, "MIH_LAYOUT", UG_MIH_LAYOUT) < 0)
         return -1;
-    return PyModule_AddFunctions(module, ug_mih_methods);
+    if (PyModule_AddFunctions(module, ug_mih_methods) < 0)
+        return -1;
+    return PyModule_AddFunctions(module, ug_build_methods);
 }
 
 static PyModuleDef_Slot kernel_slots[] = {

@@ -30,4 +30,18 @@ int ug_hamming_scan(const uint8_t *codes, size_t rows, size_t code_bytes, const 
 void ug_exact_find(const uint8_t *records, size_t rows, size_t record_bytes, const uint8_t *key, size_t *low,
                    size_t *high);
 
+/* The first eight bytes as a number that orders as memcmp does; shorter records count as padded with zeros. */
+static inline uint64_t ug_record_prefix(const uint8_t *record, size_t record_bytes)
+{
+    uint64_t word = 0;
+    if (record_bytes >= 8) {
+        for (int i = 0; i < 8; i++)
+            word = word << 8 | record[i];
+        return word;
+    }
+    for (size_t i = 0; i < record_bytes; i++)
+        word |= (uint64_t)record[i] << (56 - 8 * i);
+    return word;
+}
+
 #endif
