@@ -13,8 +13,8 @@ import uploadguard
 def test_public_names() -> None:
     assert uploadguard.__all__ == [
         "ConfigError", "Context", "Decision", "Failure", "FailureCode", "Guard", "GuardStatus", "Hash", "HashSetError",
-        "ListError", "Match", "Media", "MediaReadError", "NotReadyError", "PluginError", "StreamingCheck",
-        "UploadRefused", "UploadguardError", "Verdict", "__version__", "hookimpl",
+        "ListError", "Match", "Media", "MediaReadError", "NotReadyError", "PluginError", "SandboxError",
+        "StreamingCheck", "UploadRefused", "UploadguardError", "Verdict", "__version__", "hookimpl",
     ]  # fmt: skip
     for name in uploadguard.__all__:
         assert getattr(uploadguard, name) is not None

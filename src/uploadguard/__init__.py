@@ -12,6 +12,7 @@ from uploadguard.errors import (
     MediaReadError,
     NotReadyError,
     PluginError,
+    SandboxError,
     UploadguardError,
     UploadRefused,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "MediaReadError",
     "NotReadyError",
     "PluginError",
+    "SandboxError",
     "StreamingCheck",
     "UploadRefused",
     "UploadguardError",

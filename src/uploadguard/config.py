@@ -32,6 +32,7 @@ __all__ = [
     "PdqSettings",
     "PolicySettings",
     "RuleSettings",
+    "SandboxSettings",
     "Settings",
     "SignalsSettings",
     "TenantPolicySettings",
@@ -183,7 +184,21 @@ class FailureSettings(_Section):
     unsupported_format: FailureVerdict = Field(
         default="not_scanned", description="Not a media type that a decoder reads."
     )
-    decode_failed: FailureVerdict = Field(default="queue", description="The decoder gave up, crashed or took too long.")
+    decode_failed: FailureVerdict = Field(default="queue", description="The decoder gave up.")
+    timeout: FailureVerdict = Field(default="queue", description="sandbox.deadline_s was over.")
+    out_of_memory: FailureVerdict = Field(
+        default="queue", description="Decoding took more memory than sandbox.max_memory_bytes, or than there is."
+    )
+    decoder_crashed: FailureVerdict = Field(
+        default="queue", description="The worker process died or broke its protocol, and a second one too."
+    )
+    sandbox_violation: FailureVerdict = Field(
+        default="queue", description="The worker process was killed for a call that only an exploit makes."
+    )
+    sandbox_failed: FailureVerdict = Field(default="queue", description="No worker process could be started.")
+    overloaded: FailureVerdict = Field(
+        default="queue", description="More than sandbox.max_waiting checks were waiting for a worker."
+    )
     truncated: FailureVerdict = Field(
         default="queue", description="The file ends early; what could be decoded was hashed."
     )
@@ -254,6 +269,43 @@ class ThreadsSettings(_Section):
     workers: Whole = Field(default=0, ge=0, description="Threads for asynchronous checks; 0 is the number of CPUs.")
 
 
+class SandboxSettings(_Section):
+    """Where uploads are decoded: in worker processes that can do nothing else."""
+
+    isolation: Literal["sandbox", "process", "none"] = Field(
+        default="sandbox",
+        description="sandbox refuses to start where the system cannot enforce it; process takes what layers the system "
+        "has; none decodes in the host's own process, for trusted input only.",
+    )
+    workers: Whole = Field(default=0, ge=0, description="Most uploads to decode at once; 0 is the number of CPUs.")
+    prewarm: Flag = Field(
+        default=False,
+        description="Whether to start a worker when the Guard opens, and wait for it, instead of at the first check.",
+    )
+    deadline_s: Annotated[float, Strict()] = Field(
+        default=2.0,
+        ge=0.01,
+        allow_inf_nan=False,
+        description="How long a check may take once its upload is read, in seconds.",
+    )
+    max_waiting: Whole = Field(
+        default=64, ge=0, description="Most checks that may wait for a worker; the next one fails as overloaded."
+    )
+    max_memory_bytes: Whole = Field(
+        default=1_073_741_824, ge=268_435_456, description="Most memory for one worker, in bytes."
+    )
+    max_files: Whole = Field(default=1000, ge=1, description="After how many uploads a worker is replaced.")
+    idle_s: Annotated[float, Strict()] = Field(
+        default=60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="After how long without work workers end, in seconds; one stays.",
+    )
+    python: str = Field(
+        default="", description="The Python interpreter for workers; empty is the one that runs the host."
+    )
+
+
 _ORIGIN: ContextVar[Origin] = ContextVar("_ORIGIN")
 
 
@@ -271,6 +323,7 @@ class Settings(BaseSettings):
     policy: PolicySettings = Field(default_factory=PolicySettings)
     tenants: Annotated[Frozen[TenantSettings], _TENANT] = _NO_KEYS
     threads: ThreadsSettings = Field(default_factory=ThreadsSettings)
+    sandbox: SandboxSettings = Field(default_factory=SandboxSettings)
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
 

@@ -15,6 +15,7 @@
     |   |-- ManifestError      the manifest is missing, altered or of another version
     |   |-- HashSetBusyError   another process is changing the hash set
     |   `-- HashSetWriteError  the disk refused a write; the old generation still serves
+    |-- SandboxError           the isolation that the settings ask for cannot be had here
     |-- PluginError            a plugin raised or broke its contract; names the plugin
     `-- UploadRefused          only from ``Decision.raise_for_verdict()``
 
@@ -42,6 +43,7 @@ __all__ = [
     "MediaReadError",
     "NotReadyError",
     "PluginError",
+    "SandboxError",
     "SegmentError",
     "UnknownListError",
     "UploadRefused",
@@ -126,6 +128,10 @@ class HashSetWriteError(HashSetError):
     One case differs and says so: the new generation is in force, but the disk did not confirm that it would survive a
     power failure.
     """
+
+
+class SandboxError(UploadguardError):
+    """Uploads cannot be isolated as the settings ask for. The text says what is missing and what to do."""
 
 
 class PluginError(UploadguardError):
