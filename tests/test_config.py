@@ -186,7 +186,7 @@ class TestErrors:
             "line 16: hashset.refresh_s: must be a number, 0 or more, not -1",
             (
                 "line 17: thread: unknown key; did you mean threads? "
-                "Allowed here: plugins, hashset, media, signals, policy, tenants, threads"
+                "Allowed here: plugins, hashset, media, signals, policy, tenants, threads, sandbox"
             ),
         ]
 
