@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -54,7 +55,7 @@ class TestSources:
 
     def test_the_defaults_are_those_of_the_parts(self) -> None:
         media, limits, options = Settings().media, Limits(), DecodeOptions()
-        for name in ("max_pixels", "max_decoded_pixels", "max_frames_hashed"):
+        for name in (field.name for field in dataclasses.fields(limits)):
             assert getattr(media, name) == getattr(limits, name)
         assert (media.background_rgb, Settings().signals.pdq.jpeg_scale) == (options.background, options.jpeg_scale)
         assert Settings().signals.pdq.min_quality == Pdq().min_quality
@@ -167,7 +168,9 @@ class TestErrors:
             "line 1: plugins[1]: must be text, not 3",
             (
                 "line 3: media.max_pixel: unknown key; did you mean max_pixels? "
-                "Allowed here: max_file_bytes, max_pixels, max_frames_hashed, max_decoded_pixels, background"
+                "Allowed here: max_file_bytes, max_pixels, max_frames_hashed, max_decoded_pixels, max_side_pixels, "
+                "max_bands, max_frames, max_metadata_bytes, max_metadata_parts, max_metadata_depth, allow_codecs, "
+                "background"
             ),
             'line 4: media.background: must be a colour as "#rrggbb", not text',
             "line 5: media.max_file_bytes: must be a whole number, 1 or more, not text",

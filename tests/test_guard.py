@@ -558,7 +558,7 @@ def test_without_arguments_the_file_in_the_working_directory_counts(
 
 
 def test_naming_a_default_is_not_failing_open(hashset: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with Guard.open(hashset=hashset, policy={"failures": {"frames_sampled": "allow"}}) as guard:
+    with Guard.open(hashset=hashset, policy={"failures": {"low_quality": "not_scanned"}}) as guard:
         assert guard.status().fail_open == ()
     assert caplog.text == ""
 
@@ -570,7 +570,7 @@ def test_an_animation_that_was_sampled_says_so(hashset: Path) -> None:
         frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
     with Guard.open(hashset=hashset, media={"max_frames_hashed": 4}) as guard:
         decision = guard.check(out.getvalue())
-        assert (decision.verdict, decision.reasons) == (Verdict.ALLOW, ("frames_sampled",))
+        assert (decision.verdict, decision.reasons) == (Verdict.NOT_SCANNED, ("frames_sampled",))
         assert (decision.media.frames_total, decision.media.frames_hashed) == (12, 4)
     policy = {"failures": {"frames_sampled": "queue"}}
     with Guard.open(hashset=hashset, media={"max_frames_hashed": 4}, policy=policy) as guard:

@@ -91,9 +91,14 @@ class TestDefaults:
             (FailureCode.SANDBOX_FAILED, Verdict.QUEUE),
             (FailureCode.OVERLOADED, Verdict.QUEUE),
             (FailureCode.TRUNCATED, Verdict.QUEUE),
+            (FailureCode.TOO_COMPLEX, Verdict.QUEUE),
+            (FailureCode.APPENDED_CONTENT, Verdict.QUEUE),
+            (FailureCode.POLYGLOT, Verdict.QUEUE),
+            (FailureCode.SHOWN_OTHERWISE, Verdict.QUEUE),
+            (FailureCode.PICTURES_UNHASHED, Verdict.NOT_SCANNED),
             (FailureCode.LOW_QUALITY, Verdict.NOT_SCANNED),
             (FailureCode.FRAMES_OVER_BUDGET, Verdict.NOT_SCANNED),
-            (FailureCode.FRAMES_SAMPLED, Verdict.ALLOW),
+            (FailureCode.FRAMES_SAMPLED, Verdict.NOT_SCANNED),
             (FailureCode.SIGNAL_FAILED, Verdict.QUEUE),
             (FailureCode.PLUGIN_FAILED, Verdict.QUEUE),
         ],
@@ -101,10 +106,9 @@ class TestDefaults:
     def test_failures(self, code: FailureCode, verdict: Verdict) -> None:
         assert check(failure(code)) == Outcome(verdict, (code.value,))
 
-    def test_every_failure_code_has_a_verdict_and_only_sampling_lets_through(self) -> None:
+    def test_every_failure_code_has_a_verdict_and_none_lets_through(self) -> None:
         assert set(DEFAULT_FAILURE_VERDICTS) == set(FailureCode)
-        allowed = [code for code, verdict in DEFAULT_FAILURE_VERDICTS.items() if verdict is Verdict.ALLOW]
-        assert allowed == [FailureCode.FRAMES_SAMPLED]
+        assert Verdict.ALLOW not in DEFAULT_FAILURE_VERDICTS.values()
 
     @pytest.mark.parametrize(("distance_bits", "verdict"), [(31, Verdict.QUEUE), (32, Verdict.ALLOW)])
     def test_the_limit_is_inclusive(self, distance_bits: int, verdict: Verdict) -> None:

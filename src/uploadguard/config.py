@@ -104,12 +104,30 @@ class MediaSettings(_Section):
         default=100_000_000, ge=1, description="Largest picture to decode: width x height of one frame, in pixels."
     )
     max_frames_hashed: Whole = Field(
-        default=8, ge=1, description="Most frames of an animation to hash; they are spread over its length."
+        default=64,
+        ge=1,
+        description="Most frames or pages of one file to hash: the first, the last, and those that differ from others.",
     )
     max_decoded_pixels: Whole = Field(
         default=400_000_000,
         ge=1,
         description="Most pixels to decode for one upload: all frames on the way to the last hashed one.",
+    )
+    max_side_pixels: Whole = Field(default=65_535, ge=1, description="Longest side of a picture to decode, in pixels.")
+    max_bands: Whole = Field(default=5, ge=1, description="Most samples of one pixel: 5 is four inks and alpha.")
+    max_frames: Whole = Field(
+        default=10_000, ge=1, description="Most frames of an animation, or pages, in a file to decode."
+    )
+    max_metadata_bytes: Whole = Field(
+        default=67_108_864, ge=1, description="Most bytes of a file that are not its pixels, unpacked where packed."
+    )
+    max_metadata_parts: Whole = Field(
+        default=20_000, ge=1, description="Most segments, chunks, boxes and directory entries besides pixels."
+    )
+    max_metadata_depth: Whole = Field(default=12, ge=1, description="Deepest nesting of boxes and directories.")
+    allow_codecs: UniqueNames = Field(
+        default=(),
+        description="Codecs to decode with although their version has known holes, by the name in the refusal.",
     )
     background: Annotated[str, Shown('a colour as "#rrggbb"')] = Field(
         default="#ffffff", pattern=r"^#[0-9a-fA-F]{6}$", description="The colour that lies under transparent pixels."
@@ -202,6 +220,19 @@ class FailureSettings(_Section):
     truncated: FailureVerdict = Field(
         default="queue", description="The file ends early; what could be decoded was hashed."
     )
+    too_complex: FailureVerdict = Field(
+        default="queue", description="More metadata, nesting, bands or frames than the limits in media."
+    )
+    appended_content: FailureVerdict = Field(
+        default="queue", description="Another file follows the picture: an archive, a script, a program, a document."
+    )
+    polyglot: FailureVerdict = Field(default="queue", description="The file is of another kind as well.")
+    shown_otherwise: FailureVerdict = Field(
+        default="queue", description="Viewers may show a picture other than those that were hashed."
+    )
+    pictures_unhashed: FailureVerdict = Field(
+        default="not_scanned", description="The file holds further pictures that were not hashed."
+    )
     low_quality: FailureVerdict = Field(
         default="not_scanned", description="Too flat or too small for a perceptual hash."
     )
@@ -209,7 +240,8 @@ class FailureSettings(_Section):
         default="not_scanned", description="media.max_decoded_pixels did not reach all of an animation."
     )
     frames_sampled: FailureVerdict = Field(
-        default="allow", description="More frames than media.max_frames_hashed: those hashed are spread over them all."
+        default="not_scanned",
+        description="More frames than media.max_frames_hashed that differ from each other; some were not hashed.",
     )
     signal_failed: FailureVerdict = Field(default="queue", description="A signal type raised while hashing.")
     plugin_failed: FailureVerdict = Field(default="queue", description="A plugin raised, or broke its contract.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from uploadguard.config import Settings
@@ -27,12 +27,7 @@ def decode_options(settings: Settings) -> DecodeOptions:
 
 def media_limits(settings: Settings) -> Limits:
     """The bounds on one inspection."""
-    media = settings.media
-    return Limits(
-        max_pixels=media.max_pixels,
-        max_frames_hashed=media.max_frames_hashed,
-        max_decoded_pixels=media.max_decoded_pixels,
-    )
+    return Limits(**{field.name: getattr(settings.media, field.name) for field in fields(Limits)})
 
 
 @dataclass(frozen=True, slots=True)

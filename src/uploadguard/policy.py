@@ -49,17 +49,19 @@ DEFAULT_FAILURE_VERDICTS: Final[Mapping[FailureCode, Verdict]] = MappingProxyTyp
         FailureCode.SANDBOX_FAILED: Verdict.QUEUE,
         FailureCode.OVERLOADED: Verdict.QUEUE,
         FailureCode.TRUNCATED: Verdict.QUEUE,
+        FailureCode.TOO_COMPLEX: Verdict.QUEUE,
+        FailureCode.APPENDED_CONTENT: Verdict.QUEUE,
+        FailureCode.POLYGLOT: Verdict.QUEUE,
+        FailureCode.SHOWN_OTHERWISE: Verdict.QUEUE,
+        FailureCode.PICTURES_UNHASHED: Verdict.NOT_SCANNED,
         FailureCode.LOW_QUALITY: Verdict.NOT_SCANNED,
         FailureCode.FRAMES_OVER_BUDGET: Verdict.NOT_SCANNED,
-        FailureCode.FRAMES_SAMPLED: Verdict.ALLOW,
+        FailureCode.FRAMES_SAMPLED: Verdict.NOT_SCANNED,
         FailureCode.SIGNAL_FAILED: Verdict.QUEUE,
         FailureCode.PLUGIN_FAILED: Verdict.QUEUE,
     }
 )
-"""What a failure means where no setting says otherwise.
-
-Only for sampled frames that is ALLOW: they were inspected, spread over the animation, and the reason says so.
-"""
+"""What a failure means where no setting says otherwise. Nothing fails open."""
 
 _REASON_ORDER: Final = {
     code: place for place, code in enumerate((DIGEST_MATCH, PERCEPTUAL_MATCH, ALLOW_LISTED, *FailureCode))

@@ -85,13 +85,15 @@ class DecodeOptions:
     ``jpeg_scale`` is ``auto`` (the smallest of 1, 1/2, 1/4 that keeps the shorter side at 512 px or more), or a fixed
     1, 2, 4 or 8; it does not act on ``rgb``, nor on formats that cannot scale while decoding. ``background`` is the RGB
     colour that lies under transparent pixels. ``max_pixels`` is the most that one frame may have, inclusive: width
-    times height as stored.
+    times height as stored; ``max_side_pixels`` is the longest side, inclusive: JPEG goes no further than its default,
+    and filtering takes memory for each column, whatever the height.
     """
 
     pixels: Literal["luma", "rgb", "scaled_rgb"] = "luma"
     jpeg_scale: Literal["auto", 1, 2, 4, 8] = "auto"
     background: tuple[int, int, int] = (255, 255, 255)
     max_pixels: int = 100_000_000
+    max_side_pixels: int = 65_535
 
 
 class Picture(Protocol):

@@ -45,11 +45,19 @@ class Limits:
 
     ``max_pixels`` is width times height of one frame, ``max_decoded_pixels`` the sum over all frames that must be
     decoded to reach the ones that are hashed, ``max_frames_hashed`` how many of an animation's frames are hashed.
+    ``max_bands`` is samples of a pixel. Metadata is all of a file but its pixels: its bytes, unpacked where they are
+    packed, its parts (segments, chunks, boxes, directory entries), and how deep they nest.
     """
 
     max_pixels: int = 100_000_000
     max_decoded_pixels: int = 400_000_000
-    max_frames_hashed: int = 8
+    max_frames_hashed: int = 64
+    max_side_pixels: int = 65_535
+    max_bands: int = 5
+    max_frames: int = 10_000
+    max_metadata_bytes: int = 67_108_864
+    max_metadata_parts: int = 20_000
+    max_metadata_depth: int = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ def inspect_media(
     signal type needs it, and ``limits.max_pixels`` takes the place of the one in ``options``.
     """
     pixels = "rgb" if any(signal.pixels == "rgb" for signal in signals) else options.pixels
-    options = replace(options, pixels=pixels, max_pixels=limits.max_pixels)
+    options = replace(options, pixels=pixels, max_pixels=limits.max_pixels, max_side_pixels=limits.max_side_pixels)
     return _Inspector(WatchedSource(source), decoders, signals, options, limits, clock).run()
 
 

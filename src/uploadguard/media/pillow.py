@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DAMAGED", "ENDS_EARLY", "PILLOW_DECODERS", "PillowDecoder", "check_size"]
 
-_MAX_SIDE = 65_535
-"""JPEG goes no further. Filtering takes memory for each column, whatever the height."""
-
 ENDS_EARLY = "the file ends early"
 DAMAGED = "the file is damaged inside"
 
@@ -57,8 +54,8 @@ class Opened:
 
 def check_size(width: int, height: int, options: DecodeOptions) -> None:
     """Raise :class:`TooManyPixelsError` for a picture beyond ``options.max_pixels``, or longer than any real one."""
-    if max(width, height) > _MAX_SIDE:
-        raise TooManyPixelsError(f"{width} x {height} pixels: a side is longer than {_MAX_SIDE:,}")
+    if max(width, height) > options.max_side_pixels:
+        raise TooManyPixelsError(f"{width} x {height} pixels: a side is longer than {options.max_side_pixels:,}")
     if width * height > options.max_pixels:
         raise TooManyPixelsError(f"{width} x {height} pixels are more than the limit of {options.max_pixels:,}")
 
