@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from uploadguard.hashset.files import Output
 from uploadguard.hashset.layout import BODY_OFFSET, Header, Section, align, pack_table
@@ -21,10 +22,17 @@ class SectionWriter:
 
     def write(self, name: str, data: memoryview) -> None:
         """Write one whole section."""
-        self._pad_to(align(self._position, len(data)))
+        self.write_parts(name, len(data), (data,))
+
+    def write_parts(self, name: str, length_bytes: int, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Write one whole section of that length as its parts come."""
+        self._pad_to(align(self._position, length_bytes))
         self.begin()
-        self.append(data)
+        for part in parts:
+            self.append(part)
         self.end(name)
+        if self._position - self._start != length_bytes:
+            raise ValueError(f"section {name!r} has {self._position - self._start} bytes in place of {length_bytes}")
 
     def begin(self) -> None:
         """Start a section that :meth:`append` fills."""
