@@ -81,6 +81,9 @@ def exact_find(records: Buffer, record_bytes: int, key: Buffer) -> tuple[int, in
 def exact_find_many(records: Buffer, record_bytes: int, keys: Buffer) -> bytes:
     """:func:`exact_find` for packed ``keys``: packed native uint64 pairs (low, high)."""
 
+def mih_key_bits(code_bytes: int, tables: int, line_bits: int) -> tuple[int, ...]:
+    """How many bits of a code each table has. Raises ``ValueError`` where no such tables can be made."""
+
 def mih_keys(codes: Buffer, code_bytes: int, tables: int, line_bits: int, table: int, keys: Buffer) -> None:
     """Write the substring that one table has of each code, as native uint32, into ``keys``."""
 
@@ -106,4 +109,34 @@ def exact_merge(
     """Merge sorted runs of records by (record, id): fill ``merged`` and ``merged_ids`` with the next rows.
 
     ``runs`` holds native uint64 pairs (at, end), which move on; gives how many rows were taken, 0 at the end.
+    """
+
+def sandbox_probe() -> tuple[bool, int]:
+    """Whether system calls can be filtered here, and the version of Landlock's interface, 0 for none."""
+
+def sandbox_state() -> tuple[bool, bool, bool, bool]:
+    """Whether this process is non-dumpable, is killed when its parent ends, and can gain no privileges; whether this
+    thread has no capabilities. Raises ``OSError``."""
+
+def sandbox_die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends. Raises ``OSError``."""
+
+def sandbox_make_non_dumpable() -> None:
+    """Write no core, and keep processes of the same user out of this one's memory. Raises ``OSError``."""
+
+def sandbox_drop_capabilities() -> None:
+    """Give up the calling thread's capabilities. Raises ``OSError``."""
+
+def sandbox_set_no_new_privs() -> None:
+    """Never gain privileges by executing a file; the call filter needs it. Raises ``OSError``."""
+
+def sandbox_restrict_landlock(abi: int) -> None:
+    """Take all rights that Landlock of this version knows from the calling thread and those it starts: files, TCP,
+    sockets and signals of other processes. Raises ``OSError``."""
+
+def sandbox_filter_calls() -> None:
+    """Allow all threads only the system calls that decoding needs; see ``sandbox_calls.h``.
+
+    Others raise ``PermissionError``, or end the process with SIGSYS where only an exploit makes them. Raises
+    ``OSError``: EBUSY where a thread has a filter of its own.
     """

@@ -16,6 +16,7 @@
 extern PyMethodDef ug_pdq_methods[];
 extern PyMethodDef ug_search_methods[];
 extern PyMethodDef ug_mih_methods[];
+extern PyMethodDef ug_sandbox_methods[];
 extern PyMethodDef ug_build_methods[];
 
 #endif

@@ -14,7 +14,9 @@ static int kernel_exec(PyObject *module)
         return -1;
     if (PyModule_AddFunctions(module, ug_mih_methods) < 0)
         return -1;
-    return PyModule_AddFunctions(module, ug_build_methods);
+    if (PyModule_AddFunctions(module, ug_build_methods) < 0)
+        return -1;
+    return PyModule_AddFunctions(module, ug_sandbox_methods);
 }
 
 static PyModuleDef_Slot kernel_slots[] = {
@@ -25,7 +27,8 @@ static PyModuleDef_Slot kernel_slots[] = {
 static struct PyModuleDef kernel_def = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_kernel",
-    .m_doc = "PDQ reduction, Hamming look-up and exact look-up. Use it through uploadguard.signals and uploadguard.hashset.",
+    .m_doc = "PDQ reduction, Hamming and exact look-up, and the sandbox's walls. Use it through uploadguard.signals,\n"
+             "uploadguard.hashset and uploadguard.sandbox.",
     .m_size = 0,
     .m_slots = kernel_slots,
 };
