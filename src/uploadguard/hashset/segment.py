@@ -1,4 +1,8 @@
-"""Reads a segment: one immutable file, or buffer, of hashes and entries, memory-mapped and shared between processes."""
+"""Reads a segment: one immutable file, or buffer, of hashes and entries.
+
+A plain file is memory-mapped and shared between processes. Of an encrypted one this process decrypts what look-ups
+touch, into memory of its own; entries, which only a hit asks for, are decrypted one by one.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import hashlib
 import json
 import mmap
 import os
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,15 +22,20 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from uploadguard.errors import SegmentError
+from uploadguard.hashset.encryption import DecryptionError, Decryptor
 from uploadguard.hashset.exact import ExactIndex
 from uploadguard.hashset.hamming import HammingIndex
 from uploadguard.hashset.ids import ENTRY_KEY_BYTES, Rows, entry_key, read_ids
-from uploadguard.hashset.layout import HEADER_BYTES, Header, unpack_table
+from uploadguard.hashset.keys import Keys
+from uploadguard.hashset.layout import HEADER_BYTES, Header, Section, align, unpack_table
 from uploadguard.hashset.metadata import SegmentMetadata
+from uploadguard.hashset.source import Bytes, Mapped, source_of
 
 __all__ = ["Segment", "StoredEntry"]
 
 _VERIFY_CHUNK_BYTES = 1 << 24
+_FOR_LOOKUP = ("signals/", "tombstones/")
+_ENTRY_OFFSETS = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,44 +58,50 @@ class Segment:
     """
 
     __slots__ = (
-        "_buffer",
         "_entry_ids",
+        "_entry_offsets",
         "_indexes",
+        "_resident",
         "_sections",
+        "_source",
         "_verified",
-        "entries_json",
-        "entry_offsets",
+        "checksum",
         "metadata",
         "path",
     )
 
-    def __init__(self, buffer: memoryview, path: Path | None) -> None:
+    def __init__(self, data: memoryview, path: Path | None, keys: Keys | None) -> None:
         """Use :meth:`open` or :meth:`from_buffer`."""
         self.path = path
-        self._buffer = buffer
         self._verified = False
+        self._indexes: dict[str, ExactIndex | HammingIndex] = {}
+        self._entry_ids: ExactIndex | None = None
+        self._entry_offsets: npt.NDArray[np.uint64] | None = None
         with self._errors():
-            header = Header.unpack(bytes(buffer[:HEADER_BYTES]), len(buffer))
-            self._sections = unpack_table(bytes(buffer[header.table_offset :]), header)
+            self._source = source_of(data, keys)
+            self._resident = (0, data) if isinstance(self._source, Mapped) else (0, memoryview(b""))
+            head = bytes(self._bytes(0, min(HEADER_BYTES, self._source.size_bytes)))
+            header = Header.unpack(head, self._source.size_bytes)
+            self.checksum = hashlib.sha256(head).hexdigest()
+            self._sections = unpack_table(bytes(self._bytes(header.table_offset, header.file_bytes)), header)
             self._check_section("metadata")
             self.metadata = SegmentMetadata.model_validate_json(bytes(self._section("metadata")))
-            self.entries_json = self._section("entries/json")
-            self.entry_offsets = np.frombuffer(self._section("entries/offsets"), "<u8")
-            if len(self.entry_offsets) != self.metadata.entries + 1:
+            if self._place("entries/offsets").length != 8 * (self.metadata.entries + 1):
                 raise SegmentError("its entries are inconsistent; import the list again")
-            self._entry_ids = ExactIndex.from_sections(self._sections_in("entries/ids/"), ENTRY_KEY_BYTES)
-            if len(self._entry_ids) != self.metadata.entries:
-                raise SegmentError("its entries are inconsistent; import the list again")
-            self._indexes = {name: self._open_index(name) for name in self.metadata.signals}
+            self._place("entries/json")
             for tombstones in self.metadata.tombstones:
                 if len(self.tombstones(tombstones.segment_id)) != tombstones.entries:
                     raise SegmentError("its tombstones are inconsistent; import the list again")
+            if not self.is_encrypted:
+                self.load()
+                self._index_of_ids()
 
     @classmethod
-    def open(cls, path: Path, *, verify: bool = False) -> Segment:
+    def open(cls, path: Path, *, verify: bool = False, keys: Keys | None = None) -> Segment:
         """Map the file. Header, sizes, section table and metadata are checked always, all else if ``verify``.
 
-        Raises :class:`SegmentError`, and ``OSError`` where the file cannot be opened at all.
+        ``keys`` are for an encrypted one. Raises :class:`SegmentError`, and ``OSError`` where the file cannot be opened
+        at all.
         """
         with path.open("rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size
@@ -96,15 +112,15 @@ class Segment:
             # Look-ups touch places all over: with large pages each costs one miss less. Not every system has them.
             with suppress(OSError):
                 mapped.madvise(mmap.MADV_HUGEPAGE)
-        segment = cls(memoryview(mapped), path)
+        segment = cls(memoryview(mapped), path, keys)
         if verify:
             segment.verify()
         return segment
 
     @classmethod
-    def from_buffer(cls, data: bytes | memoryview, *, verify: bool = True) -> Segment:
+    def from_buffer(cls, data: bytes | memoryview, *, verify: bool = True, keys: Keys | None = None) -> Segment:
         """Open a segment in memory, without copying it. Raises :class:`SegmentError`."""
-        segment = cls(memoryview(data).cast("B"), None)
+        segment = cls(memoryview(data).cast("B"), None, keys)
         if verify:
             segment.verify()
         return segment
@@ -114,30 +130,43 @@ class Segment:
 
     @property
     def size_bytes(self) -> int:
-        """The size of the whole segment."""
-        return len(self._buffer)
+        """The size of the whole segment, as it is stored."""
+        return self._source.stored_bytes
 
     @property
-    def checksum(self) -> str:
-        """SHA-256 of the header, in hex. Covers every byte, through the checksums in header and section table."""
-        return hashlib.sha256(self._buffer[:HEADER_BYTES]).hexdigest()
+    def is_encrypted(self) -> bool:
+        """Whether it is stored encrypted."""
+        return isinstance(self._source, Decryptor)
+
+    def load(self) -> None:
+        """Make look-ups ready: of an encrypted segment, decrypt what they need. Raises :class:`SegmentError`.
+
+        The first query does so too, but takes longer then.
+        """
+        with self._errors():
+            if isinstance(self._source, Decryptor) and not len(self._resident[1]):
+                needed = [section for section in self._sections.values() if section.name.startswith(_FOR_LOOKUP)]
+                start = min((section.offset for section in needed), default=0)
+                end = max((section.end for section in needed), default=0)
+                self._resident = (start, self._source.read(start, end))
+            self._indexes = {name: self._open_index(name) for name in self.metadata.signals}
 
     def verify(self) -> None:
-        """Read every byte and compare checksums, once in this object's life. Raises :class:`SegmentError`."""
+        """Read every byte and compare checksums, once in this object's life. Raises :class:`SegmentError`.
+
+        The bytes of an encrypted segment are authenticated in place of that.
+        """
         if self._verified:
             return
         with self._errors():
-            end = HEADER_BYTES
-            for section in self._sections.values():
-                if any(self._buffer[end : section.offset]):
-                    raise SegmentError(f"bytes before its section {section.name!r} are altered; import the list again")
-                self._check_section(section.name)
-                end = section.end
-            table_offset = Header.unpack(bytes(self._buffer[:HEADER_BYTES]), len(self._buffer)).table_offset
-            if any(self._buffer[end:table_offset]):
-                raise SegmentError("bytes before its section table are altered; import the list again")
-            for index in (self._entry_ids, *self._indexes.values()):
-                if len(index) and int(index.ids.max()) >= self.metadata.entries:
+            if isinstance(self._source, Decryptor):
+                start, resident = self._resident
+                self._source.authenticate(start, start + len(resident))
+            else:
+                self._check_bytes()
+            for prefix in ("entries/ids/", *(f"signals/{name}/" for name in self.metadata.signals)):
+                ids = read_ids(self._section(f"{prefix}ids"))
+                if len(ids) and int(ids.max()) >= self.metadata.entries:
                     raise SegmentError("it refers to an entry that it does not hold; import the list again")
             for tombstones in self.metadata.tombstones:
                 rows = self.tombstones(tombstones.segment_id)
@@ -157,6 +186,8 @@ class Segment:
         lengths = {len(value) for value in values}
         if lengths != {info.length_bytes}:
             raise ValueError(f"{signal_type} hashes of {sorted(lengths)} bytes in place of {info.length_bytes}")
+        if signal_type not in self._indexes:
+            self.load()
         index = self._indexes[signal_type]
         if isinstance(index, ExactIndex):
             return [(query, entry, 0) for query, value in enumerate(values) for entry in index.query(value).tolist()]
@@ -166,11 +197,32 @@ class Segment:
 
     def is_exact(self, signal_type: str) -> bool:
         """Whether the segment holds this signal type for exact look-up."""
-        return isinstance(self._indexes.get(signal_type), ExactIndex)
+        info = self.metadata.signals.get(signal_type)
+        return info is not None and info.kind == "exact"
 
     def index(self, signal_type: str) -> ExactIndex | HammingIndex:
-        """What finds hashes of a signal type that the segment holds. Its ids are numbers of entries."""
-        return self._indexes[signal_type]
+        """What finds hashes of a signal type that the segment holds. Its ids are numbers of entries.
+
+        Of an encrypted segment that is not loaded, it is decrypted for the caller, without a Hamming index's tables:
+        these would take most of the memory, and merging needs none. Raises :class:`SegmentError`.
+        """
+        with self._errors():
+            found = self._indexes.get(signal_type)
+            return found if found is not None else self._open_index(signal_type, without="table_")
+
+    @property
+    def entries_json(self) -> Bytes:
+        """The JSON of all entries, one behind the other."""
+        section = self._place("entries/json")
+        return _Part(self, section) if self.is_encrypted else self._section(section.name)
+
+    @property
+    def entry_offsets(self) -> npt.NDArray[np.uint64]:
+        """Where each entry's JSON begins, and behind the last one's end; uint64 (entries + 1,)."""
+        if self._entry_offsets is None:
+            with self._errors():
+                self._entry_offsets = np.frombuffer(self._section("entries/offsets"), "<u8")
+        return self._entry_offsets
 
     def tombstones(self, segment_id: str) -> Rows:
         """The entries of that segment that this one takes back, ascending. Raises :class:`SegmentError`."""
@@ -179,12 +231,13 @@ class Segment:
 
     def find_entries(self, entry_id: str) -> list[int]:
         """The numbers of all entries of that id. Raises :class:`SegmentError`."""
-        candidates = self._entry_ids.query(entry_key(entry_id)).tolist()
+        candidates = self._index_of_ids().query(entry_key(entry_id)).tolist()
         return [number for number in candidates if self.entry(number).entry_id == entry_id]
 
     def entry_keys(self) -> tuple[npt.NDArray[np.uint8], Rows]:
         """What entries are found by, uint8 (n, 8) and sorted, and the number of each one's entry."""
-        return self._entry_ids.sections()["records"], self._entry_ids.ids
+        index = self._index_of_ids()
+        return index.sections()["records"], index.ids
 
     def count_hashes(self, rows: Rows) -> dict[str, int]:
         """How many hashes these entries have, by signal type; those without any are left out."""
@@ -202,22 +255,45 @@ class Segment:
         with self._errors():
             if not 0 <= number < self.metadata.entries:
                 raise SegmentError("it refers to an entry that it does not hold; import the list again")
-            start, end = int(self.entry_offsets[number]), int(self.entry_offsets[number + 1])
-            if not start < end <= len(self.entries_json):
+            offsets, data = self._place("entries/offsets"), self._place("entries/json")
+            place = offsets.offset + 8 * number
+            start, end = _ENTRY_OFFSETS.unpack(self._bytes(place, place + _ENTRY_OFFSETS.size))
+            if not start < end <= data.length:
                 raise SegmentError("an entry lies outside it; import the list again")
             try:
-                match json.loads(bytes(self.entries_json[start:end])):
+                match json.loads(bytes(self._bytes(data.offset + start, data.offset + end))):
                     case {"id": str(entry_id), "category": str() | None as category, "fields": dict(fields)}:
                         return StoredEntry(entry_id, category, fields)
             except (ValueError, RecursionError):
                 pass  # the same as JSON of another shape
             raise SegmentError("an entry in it is altered; import the list again")
 
-    def _section(self, name: str) -> memoryview:
+    def _bytes(self, start: int, end: int) -> memoryview:
+        base, resident = self._resident
+        if base <= start and end <= base + len(resident):
+            return resident[start - base : end - base]
+        return self._source.read(start, end)
+
+    def _place(self, name: str) -> Section:
         section = self._sections.get(name)
         if section is None:
             raise SegmentError(f"it has no section {name!r}; import the list again")
-        return self._buffer[section.offset : section.end]
+        return section
+
+    def _section(self, name: str) -> memoryview:
+        section = self._place(name)
+        return self._bytes(section.offset, section.end)
+
+    def _check_bytes(self) -> None:
+        """Compare all checksums, and see that there are zeros between the sections."""
+        end = HEADER_BYTES
+        for section in self._sections.values():
+            if any(self._bytes(end, section.offset)):
+                raise SegmentError(f"bytes before its section {section.name!r} are altered; import the list again")
+            self._check_section(section.name)
+            end = section.end
+        if any(self._bytes(end, align(end, 0))):
+            raise SegmentError("bytes before its section table are altered; import the list again")
 
     def _check_section(self, name: str) -> None:
         data = self._section(name)
@@ -227,12 +303,19 @@ class Segment:
         if digest.digest() != self._sections[name].checksum:
             raise SegmentError(f"its section {name!r} is altered; import the list again")
 
-    def _sections_in(self, prefix: str) -> dict[str, memoryview]:
-        return {
-            section.name.removeprefix(prefix): self._section(section.name)
-            for section in self._sections.values()
-            if section.name.startswith(prefix)
-        }
+    def _sections_in(self, prefix: str, without: str | None = None) -> dict[str, memoryview]:
+        names = [name.removeprefix(prefix) for name in self._sections if name.startswith(prefix)]
+        return {name: self._section(prefix + name) for name in names if without is None or not name.startswith(without)}
+
+    def _index_of_ids(self) -> ExactIndex:
+        """What finds entries by their ids. Decrypted once, and kept: only writers ask for it."""
+        if self._entry_ids is None:
+            with self._errors():
+                found = ExactIndex.from_sections(self._sections_in("entries/ids/"), ENTRY_KEY_BYTES)
+                if len(found) != self.metadata.entries:
+                    raise SegmentError("its entries are inconsistent; import the list again")
+                self._entry_ids = found
+        return self._entry_ids
 
     def _hash_counts(self, section: str) -> npt.NDArray[np.unsignedinteger[Any]]:
         """How many hashes each entry has, stored as 1, 2 or 4 bytes each. Raises :class:`SegmentError`."""
@@ -243,9 +326,9 @@ class Segment:
                 raise SegmentError("its entries are inconsistent; import the list again")
             return counts
 
-    def _open_index(self, name: str) -> ExactIndex | HammingIndex:
+    def _open_index(self, name: str, without: str | None = None) -> ExactIndex | HammingIndex:
         info = self.metadata.signals[name]
-        sections = self._sections_in(f"signals/{name}/")
+        sections = self._sections_in(f"signals/{name}/", without)
         kind = HammingIndex if info.kind == "hamming" else ExactIndex
         index = kind.from_sections(sections, info.length_bytes)
         if len(index) != info.count:
@@ -259,7 +342,28 @@ class Segment:
             yield
         except SegmentError as error:
             raise SegmentError(error.reason, path=self.path) from None
+        except DecryptionError as error:
+            advice = "; import the list again" if error.altered else ""
+            raise SegmentError(f"{error}{advice}", path=self.path) from None
         except (ValidationError, ValueError, KeyError, TypeError) as error:
             raise SegmentError(
                 f"its contents are inconsistent ({type(error).__name__}); import the list again", path=self.path
             ) from None
+
+
+class _Part:
+    """A section of an encrypted segment, decrypted piece by piece as it is asked for."""
+
+    def __init__(self, segment: Segment, section: Section) -> None:
+        self._segment = segment
+        self._section = section
+
+    def __len__(self) -> int:
+        return self._section.length
+
+    def __getitem__(self, part: slice, /) -> memoryview:
+        start, end, step = part.indices(len(self))
+        if step != 1:
+            raise ValueError("only neighbouring bytes can be taken")
+        with self._segment._errors():
+            return self._segment._bytes(self._section.offset + start, self._section.offset + max(start, end))
