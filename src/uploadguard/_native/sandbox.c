@@ -233,7 +233,7 @@ static int set_seccomp(unsigned operation, unsigned flags, const void *argument)
 
 bool ug_seccomp_available(void)
 {
-    static const uint32_t actions[] = {CALL_ALLOW, CALL_DENY, CALL_KILL};
+    static const uint32_t actions[] = {CALL_ALLOW, CALL_FAIL(0), CALL_KILL};
     for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++)
         if (set_seccomp(SECCOMP_ACTION_AVAILABLE, 0, &actions[i]) != 0)
             return false;
