@@ -149,10 +149,12 @@ def lock_down(
         _kernel.sandbox_make_non_dumpable()
     single_threaded = _is_single_threaded()
     bounded_threads = _bound_threads()
-    rlimits = offered.rlimits and _set_limits(memory_bytes, max(kept) + 1)
+    address_space_bytes = _address_space_bytes()
     with _step("give up gaining privileges"):
         _kernel.sandbox_set_no_new_privs()
     landlock_abi = offered.landlock_abi if single_threaded and _restrict_landlock(offered.landlock_abi) else 0
+    # Landlock needs one descriptor more for a moment, so the limit on them comes after it.
+    rlimits = _set_limits(address_space_bytes + memory_bytes, descriptors=max(kept) + 1)
     non_dumpable, dies_with_parent, no_new_privs, no_capabilities = _kernel.sandbox_state()
     seccomp = offered.seccomp and _filter_calls(tolerant="seccomp" not in required)
     layers = Layers(
@@ -264,10 +266,14 @@ def _bound_threads() -> bool:
     return True
 
 
-def _set_limits(memory_bytes: int, descriptors: int) -> bool:
-    present_bytes = int(Path("/proc/self/statm").read_bytes().split()[0]) * mmap.PAGESIZE
+def _address_space_bytes() -> int:
+    with _step("see how much memory it has"):
+        return int(Path("/proc/self/statm").read_bytes().split()[0]) * mmap.PAGESIZE
+
+
+def _set_limits(address_space_bytes: int, *, descriptors: int) -> bool:
     limits = {
-        resource.RLIMIT_AS: present_bytes + memory_bytes,
+        resource.RLIMIT_AS: address_space_bytes,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_MEMLOCK: 0,
