@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from uploadguard.config import FailureVerdict, Settings
+from uploadguard.config import FailureVerdict, HashsetSettings, Settings
 from uploadguard.errors import ConfigError
 from uploadguard.media.base import DecodeOptions
 from uploadguard.media.inspect import Limits
@@ -184,12 +184,12 @@ class TestErrors:
             'line 13: policy.lists."a list".signals.pdq.max_distance_bits: must be a whole number, 0 to 127, not 128',
             (
                 "line 15: hashset.max_pixels: unknown key; did you mean media.max_pixels? "
-                "Allowed here: path, allow_empty, test_list, refresh_s, verify"
+                f"Allowed here: {', '.join(HashsetSettings.model_fields)}"
             ),
             "line 16: hashset.refresh_s: must be a number, 0 or more, not -1",
             (
                 "line 17: thread: unknown key; did you mean threads? "
-                "Allowed here: plugins, hashset, media, signals, policy, tenants, threads, sandbox"
+                f"Allowed here: {', '.join(Settings.model_fields)}"
             ),
         ]
 

@@ -35,6 +35,7 @@ __all__ = [
     "SandboxSettings",
     "Settings",
     "SignalsSettings",
+    "TelemetrySettings",
     "TenantPolicySettings",
     "TenantSettings",
     "ThreadsSettings",
@@ -90,6 +91,18 @@ class HashsetSettings(_Section):
         description="How often to look for a new generation, in seconds; 0 is never.",
     )
     verify: Flag = Field(default=True, description="Whether to check the hash set's checksums when it is opened.")
+    warn_after_h: Annotated[float, Strict()] = Field(
+        default=24.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Warn when no list was imported or updated for so many hours; 0 is never.",
+    )
+    stale_after_h: Annotated[float, Strict()] = Field(
+        default=72.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="After so many hours without an update every check fails as hash_set_stale; 0 is never.",
+    )
 
 
 class MediaSettings(_Section):
@@ -214,6 +227,9 @@ class FailureSettings(_Section):
         default="queue", description="The worker process was killed for a call that only an exploit makes."
     )
     sandbox_failed: FailureVerdict = Field(default="queue", description="No worker process could be started.")
+    hash_set_stale: FailureVerdict = Field(
+        default="queue", description="No list was updated for hashset.stale_after_h hours."
+    )
     overloaded: FailureVerdict = Field(
         default="queue", description="More than sandbox.max_waiting checks were waiting for a worker."
     )
@@ -338,6 +354,18 @@ class SandboxSettings(_Section):
     )
 
 
+class TelemetrySettings(_Section):
+    """What operators see from outside."""
+
+    metrics: Flag = Field(
+        default=False,
+        description="Whether to keep Prometheus metrics in prometheus-client's own registry (extra: metrics).",
+    )
+    traces: Flag = Field(
+        default=False, description="Whether to make an OpenTelemetry span of each check (extra: traces)."
+    )
+
+
 _ORIGIN: ContextVar[Origin] = ContextVar("_ORIGIN")
 
 
@@ -356,6 +384,7 @@ class Settings(BaseSettings):
     tenants: Annotated[Frozen[TenantSettings], _TENANT] = _NO_KEYS
     threads: ThreadsSettings = Field(default_factory=ThreadsSettings)
     sandbox: SandboxSettings = Field(default_factory=SandboxSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -46,7 +47,8 @@ class GuardStatus:
     """How a Guard is doing, for readiness probes and monitoring.
 
     ``checks`` counts decisions by verdict label; ``plugin_errors`` counts by plugin name. ``refresh_error`` is why the
-    newest generation on disk is not the one that serves, if it is not.
+    newest generation on disk is not the one that serves, if it is not. ``updated_at`` is when the last list was imported
+    or updated, UTC.
     """
 
     ready: bool
@@ -56,6 +58,7 @@ class GuardStatus:
     plugin_errors: Mapping[str, int]
     fail_open: tuple[str, ...]
     refresh_error: str | None
+    updated_at: datetime | None
 
 
 class Guard:
@@ -196,6 +199,7 @@ class Guard:
                 plugin_errors=dict(self._plugin_errors),
                 fail_open=self._fail_open,
                 refresh_error=str(error) if error is not None else None,
+                updated_at=served.updated_at,
             )
 
     def explain(self, decision: Decision) -> str:

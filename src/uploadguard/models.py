@@ -63,6 +63,7 @@ class FailureCode(enum.StrEnum):
     DECODER_CRASHED = "decoder_crashed"
     SANDBOX_VIOLATION = "sandbox_violation"
     SANDBOX_FAILED = "sandbox_failed"
+    HASH_SET_STALE = "hash_set_stale"
     OVERLOADED = "overloaded"
     TRUNCATED = "truncated"
     TOO_COMPLEX = "too_complex"

@@ -25,10 +25,14 @@ from uploadguard.signals.base import SignalType
 from uploadguard.signals.digests import DIGESTS
 from uploadguard.signals.imagehashes import IMAGE_HASHES, ImageHashSignal
 from uploadguard.signals.pdq import Pdq
+from uploadguard.telemetry.metrics import Metrics
+from uploadguard.telemetry.traces import Traces
 
 __all__ = ["ENTRY_POINT_GROUP", "Builtins", "Plugins"]
 
 ENTRY_POINT_GROUP = "uploadguard"
+
+_BUILT_IN = frozenset({"builtin", "metrics", "traces"})
 
 T = TypeVar("T")
 
@@ -73,6 +77,10 @@ class Plugins:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._register("builtin", Builtins(settings))
+        if settings.telemetry.metrics:
+            self._register("metrics", Metrics())
+        if settings.telemetry.traces:
+            self._register("traces", Traces())
         for name, point in _entry_points(settings).items():
             self._register(name, _load(name, point))
         for name, plugin in extra:
@@ -89,8 +97,8 @@ class Plugins:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The loaded plugins, without the built-in one."""
-        return tuple(name for name, _ in self._manager.list_name_plugin() if name != "builtin")
+        """The loaded plugins, without those built in."""
+        return tuple(name for name, _ in self._manager.list_name_plugin() if name not in _BUILT_IN)
 
     def enabled_signals(self) -> list[SignalType]:
         """The signal types that the configuration enables, in its order.

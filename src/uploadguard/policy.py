@@ -47,6 +47,7 @@ DEFAULT_FAILURE_VERDICTS: Final[Mapping[FailureCode, Verdict]] = MappingProxyTyp
         FailureCode.DECODER_CRASHED: Verdict.QUEUE,
         FailureCode.SANDBOX_VIOLATION: Verdict.QUEUE,
         FailureCode.SANDBOX_FAILED: Verdict.QUEUE,
+        FailureCode.HASH_SET_STALE: Verdict.QUEUE,
         FailureCode.OVERLOADED: Verdict.QUEUE,
         FailureCode.TRUNCATED: Verdict.QUEUE,
         FailureCode.TOO_COMPLEX: Verdict.QUEUE,

@@ -9,20 +9,19 @@ serving, and the error is kept for :attr:`Serving.last_error`.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable, Collection
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from uploadguard.errors import HashSetError, NotReadyError
 from uploadguard.hashset import Generation, HashSet, Segment
+from uploadguard.logs import log
 
 __all__ = ["Served", "Serving"]
-
-log = logging.getLogger("uploadguard")
 
 _RETRY_S = 30.0
 """How long to wait before a generation that was refused is tried again unasked: reading it whole takes a while."""
@@ -32,10 +31,12 @@ class Served(NamedTuple):
     """What checks run against: the generation, and how many entries it has that protect.
 
     The built-in test list's do not, and none does where no list has a hash of a signal type that checks use.
+    ``updated_at`` is when the last deny list was imported or updated, UTC.
     """
 
     generation: Generation
     entries: int
+    updated_at: datetime | None
 
 
 class Serving:
@@ -67,7 +68,7 @@ class Serving:
         self._closed = threading.Event()
         self._watcher: threading.Thread | None = None
         self._refused: tuple[int, float] | None = None
-        self.last_error: HashSetError | None = None
+        self.last_error: Exception | None = None
         self._current = self._load(None)
 
     @property
@@ -126,10 +127,10 @@ class Serving:
         try:
             number = self._hashset.generation
             served = self._load(self._current.generation)
-        except HashSetError as error:
+        except (HashSetError, OSError, MemoryError) as error:
             if str(error) != str(self.last_error):
                 log.error("the new generation of the hash set was refused and the old one goes on serving: %s", error)
-            self.last_error = error
+            self.last_error = error.with_traceback(None)
             self._refused = (number, time.monotonic())
             return None
         self._current = served
@@ -158,7 +159,7 @@ class Serving:
         except HashSetError as error:
             if str(error) != str(self.last_error):
                 log.error("the hash set on disk cannot be read and the loaded generation goes on serving: %s", error)
-            self.last_error = error
+            self.last_error = error.with_traceback(None)
             return False
 
     def _load(self, previous: Generation | None) -> Served:
@@ -171,7 +172,8 @@ class Serving:
             for name, count in info.hashes.items()
             if name in self._signal_types
         )
-        return Served(served, stored.entries_total if hashes else 0)
+        updated = [info.updated_at for info in stored.lists if info.role == "deny"]
+        return Served(served, stored.entries_total if hashes else 0, max(updated, default=None))
 
 
 def _watch(serving: weakref.ref[Serving], closed: threading.Event, refresh_s: float) -> None:
