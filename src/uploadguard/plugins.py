@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pluggy
 
@@ -28,13 +28,25 @@ from uploadguard.signals.pdq import Pdq
 from uploadguard.telemetry.metrics import Metrics
 from uploadguard.telemetry.traces import Traces
 
-__all__ = ["ENTRY_POINT_GROUP", "Builtins", "Plugins"]
+__all__ = ["ENTRY_POINT_GROUP", "Builtins", "Origin", "Plugins"]
 
 ENTRY_POINT_GROUP = "uploadguard"
 
 _BUILT_IN = frozenset({"builtin", "metrics", "traces"})
 
 T = TypeVar("T")
+
+
+class Origin(NamedTuple):
+    """Where a part came from: the plugin, the hook, and its place in the hook's answer.
+
+    ``installed``: another process finds the plugin by its name.
+    """
+
+    plugin: str
+    hook: str
+    index: int
+    installed: bool
 
 
 class Builtins:
@@ -74,6 +86,7 @@ class Plugins:
 
     def __init__(self, settings: Settings, extra: Sequence[tuple[str, object]] = ()) -> None:
         self._settings = settings
+        self._origins: dict[int, Origin] = {}
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._register("builtin", Builtins(settings))
@@ -99,6 +112,10 @@ class Plugins:
     def names(self) -> tuple[str, ...]:
         """The loaded plugins, without those built in."""
         return tuple(name for name, _ in self._manager.list_name_plugin() if name not in _BUILT_IN)
+
+    def origin(self, part: object) -> Origin:
+        """Where one of the objects that the plugins handed over came from. Raises ``KeyError`` for any other."""
+        return self._origins[id(part)]
 
     def enabled_signals(self) -> list[SignalType]:
         """The signal types that the configuration enables, in its order.
@@ -154,9 +171,10 @@ class Plugins:
                 raise answer
             if not isinstance(answer, Sequence):
                 raise PluginError(plugin, f"{hook} must return a sequence, not {type(answer).__name__}")
-            for part in answer:
+            for index, part in enumerate(answer):
                 if not isinstance(part, kind):
                     raise PluginError(plugin, f"{hook} gave a {type(part).__name__}, which is not a {kind.__name__}")
+                self._origins[id(part)] = Origin(plugin, hook, index, plugin in self._settings.plugins)
                 yield plugin, part
 
     def _collect_named(self, hook: str, kind: type[T]) -> dict[str, T]:
