@@ -47,8 +47,8 @@ class GuardStatus:
     """How a Guard is doing, for readiness probes and monitoring.
 
     ``checks`` counts decisions by verdict label; ``plugin_errors`` counts by plugin name. ``refresh_error`` is why the
-    newest generation on disk is not the one that serves, if it is not. ``updated_at`` is when the last list was imported
-    or updated, UTC.
+    newest generation on disk is not the one that serves, if it is not. ``updated_at`` is when the last list was
+    imported or updated, UTC.
     """
 
     ready: bool
