@@ -155,6 +155,13 @@ class TestRules:
         assert resolve(POLICY, list_name=None, signal_type="phash") == (Verdict.QUEUE, 6, False)
         assert resolve(POLICY, list_name=None, signal_type="md5") == (Verdict.BLOCK, 0, True)
 
+    def test_a_match_through_a_variant_is_queued_where_its_rule_says_block(self) -> None:
+        rules = Rules(signals={"pdq": Rule(verdict=Verdict.BLOCK)})
+        assert check(perceptual(3), rules=rules).verdict is Verdict.BLOCK
+        turned = replace(perceptual(3), variant="flip_x")
+        assert check(turned, rules=rules).verdict is Verdict.QUEUE
+        assert check(turned, rules=Rules(signals={"pdq": Rule(verdict=Verdict.ALLOW)})).verdict is Verdict.ALLOW
+
     def test_allow_on_a_list_notes_the_match_only(self) -> None:
         match = digest()
         rules = Rules(lists={"known": Rule(verdict=Verdict.ALLOW)})

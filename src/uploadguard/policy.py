@@ -35,6 +35,8 @@ DIGEST_MATCH: Final = "digest_match"
 PERCEPTUAL_MATCH: Final = "perceptual_match"
 ALLOW_LISTED: Final = "allow_listed"
 
+_ORIGINAL: Final = "original"
+
 DEFAULT_FAILURE_VERDICTS: Final[Mapping[FailureCode, Verdict]] = MappingProxyType(
     {
         FailureCode.EMPTY_FILE: Verdict.NOT_SCANNED,
@@ -280,7 +282,8 @@ def _judge(match: Match, policy: Policy, scopes: tuple[Rules, ...]) -> _Judged |
     rule = _resolve(policy, scopes, match.list_name, match.signal_type, digest=digest)
     if rule.max_distance_bits is not None and match.distance_bits > rule.max_distance_bits:
         return None
-    return _Judged(match, digest, rule.verdict, rule.report)
+    verdict = rule.verdict if match.variant == _ORIGINAL else min(rule.verdict, Verdict.QUEUE)
+    return _Judged(match, digest, verdict, rule.report)
 
 
 def _failure_verdict(code: FailureCode, scopes: tuple[Rules, ...]) -> Verdict:
@@ -292,6 +295,8 @@ def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy
     """The verdict on one upload: the highest of what its matches and failures call for. Order does not matter.
 
     A match beyond its limit is dropped. A match whose rule says ALLOW is noted: it stays visible, with its reason.
+    A match that only a variant of the picture made is queued where its rule says BLOCK: each form looked up is one more
+    chance of a false positive, so a person looks first.
 
     Allow-lists are the only way down, and are drawn as narrow as an uploader's tricks demand:
 
