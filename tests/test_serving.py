@@ -92,7 +92,12 @@ def test_a_delta_opens_its_own_segment_only(hash_set: HashSet, serve: Serve, mon
     opened: list[Path] = []
     read: list[Segment] = []
     real_open, real_check = Segment.open.__func__, Segment._check_section  # type: ignore[attr-defined]
-    monkeypatch.setattr(Segment, "open", classmethod(lambda cls, path: opened.append(path) or real_open(cls, path)))
+
+    def noted(cls: type[Segment], path: Path, **options: object) -> Segment:
+        opened.append(path)
+        return real_open(cls, path, **options)
+
+    monkeypatch.setattr(Segment, "open", classmethod(noted))
     change(hash_set, 0)
     newest = serving._hashset._files.read().segments[-1].file
     opened.clear()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.hashset.made_up import TYPES, entries, holds
+from tests.hashset.made_up import TYPES, create_set, entries, holds, open_set
 from uploadguard._native import _kernel
-from uploadguard.hashset import HashSet, files
+from uploadguard.hashset import files
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["uploadguard.hashset", "unittest.mock"])
@@ -60,7 +60,7 @@ def _die() -> None:
 
 def import_and_die(pipe: Connection, directory: Path, step: int) -> None:
     """Replace the list "a" by entries "new", killed at that step; sends "survived" if there was no such step."""
-    hash_set = HashSet.open(directory)
+    hash_set = open_set(directory)
     with at_step(step, _die, KILL_STEPS):
         hash_set.add_list("a", entries(20, "new"), TYPES, replace=True)
     pipe.send("survived")
@@ -69,7 +69,7 @@ def import_and_die(pipe: Connection, directory: Path, step: int) -> None:
 def create_and_die(pipe: Connection, directory: Path, step: int) -> None:
     """Create a hash set, killed at that step; sends "survived" if there was no such step."""
     with at_step(step, _die, KILL_STEPS):
-        HashSet.create(directory)
+        create_set(directory)
     pipe.send("survived")
 
 
@@ -80,7 +80,7 @@ def count_in(generation: int) -> int:
 
 def replace_for_ever(pipe: Connection, directory: Path) -> None:
     """Replace the list "a" again and again by entries that tell of their generation, which is also its source."""
-    hash_set = HashSet.open(directory)
+    hash_set = open_set(directory)
     pipe.send("ready")
     while True:
         number = hash_set.generation + 1
@@ -89,7 +89,7 @@ def replace_for_ever(pipe: Connection, directory: Path) -> None:
 
 def add_lists(pipe: Connection, directory: Path, prefix: str, count: int) -> None:
     """Add ``count`` lists, one after the other."""
-    hash_set = HashSet.open(directory, lock_timeout_s=60)
+    hash_set = open_set(directory, lock_timeout_s=60)
     pipe.send("ready")
     for number in range(count):
         hash_set.add_list(f"{prefix}{number}", entries(50, f"{prefix}{number}-"), TYPES)
@@ -97,7 +97,7 @@ def add_lists(pipe: Connection, directory: Path, prefix: str, count: int) -> Non
 
 def read_until_told(pipe: Connection, directory: Path) -> None:
     """Load and match while lists come (odd generations) and go (even ones); sends the number of loads."""
-    hash_set = HashSet.open(directory)
+    hash_set = open_set(directory)
     loaded = 0
     kept = hash_set.load()
     pipe.send("ready")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uploadguard.hashset import Generation, HashSet
+from uploadguard.hashset.keys import Keys, read_key_file
 from uploadguard.hashset.manifest import read_manifest
 from uploadguard.lists.base import ListEntry
 from uploadguard.models import Hash
@@ -53,6 +56,22 @@ def distances_bits(codes: NDArray[np.uint8], query: NDArray[np.uint8]) -> NDArra
     return np.unpackbits(codes ^ query, axis=1).sum(axis=1, dtype=np.int64)
 
 
+def keys_for(directory: Path) -> Keys | None:
+    """The keys of a hash set there: those in the key file beside it, if there is one."""
+    path = directory.with_suffix(".key")
+    return Keys(read_key_file(path)) if path.exists() else None
+
+
+def open_set(directory: Path, **options: Any) -> HashSet:
+    """The hash set there, with its keys."""
+    return HashSet.open(directory, keys=keys_for(directory), **options)
+
+
+def create_set(directory: Path, **options: Any) -> HashSet:
+    """A hash set there, encrypted if there is a key file beside it."""
+    return HashSet.create(directory, keys=keys_for(directory), **options)
+
+
 def files_of(hash_set: HashSet) -> set[str]:
     """What is in the directory; the lock of compactions is there or not."""
     return {path.name for path in hash_set.directory.iterdir()} - {"compaction.lock"}
@@ -60,5 +79,5 @@ def files_of(hash_set: HashSet) -> set[str]:
 
 def expected_files(hash_set: HashSet) -> set[str]:
     """What has to be in the directory, and nothing else."""
-    manifest, _ = read_manifest(hash_set.directory)
+    manifest = read_manifest(hash_set.directory, keys_for(hash_set.directory)).manifest
     return {"manifest.json", "write.lock", *manifest.files()}

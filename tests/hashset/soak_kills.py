@@ -1,11 +1,11 @@
-"""Writers killed at random points, again and again: ``python -m tests.hashset.soak_kills 200``."""
+"""Writers killed at random points, again and again: ``python -m tests.hashset.soak_kills 200 [--encrypt]``."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -14,8 +14,19 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.hashset import children
-from tests.hashset.made_up import TYPES, entries, entry, expected_files, files_of, holds, value
+from tests.hashset.made_up import (
+    TYPES,
+    create_set,
+    entries,
+    entry,
+    expected_files,
+    files_of,
+    holds,
+    open_set,
+    value,
+)
 from uploadguard.hashset import HashSet
+from uploadguard.hashset.keys import write_key_file
 from uploadguard.lists.base import ListEntry
 from uploadguard.models import Hash
 
@@ -32,7 +43,7 @@ def listed(version: int) -> list[ListEntry]:
 
 def create(directory: Path) -> HashSet:
     """The list in its version 0."""
-    hash_set = HashSet.create(directory)
+    hash_set = create_set(directory)
     hash_set.add_list("a", [*entries(BASE), *listed(0)], TYPES, source="0")
     return hash_set
 
@@ -75,7 +86,7 @@ CHANGES: dict[str, Callable[[HashSet], None]] = {change.__name__: change for cha
 def change_until_killed(pipe: Connection, directory: Path, seed: int, doomed: str | None, step: int) -> None:
     """Change the list at random; die just before call ``step`` of a change of the kind ``doomed``, if that is given."""
     rng = random.Random(seed)
-    hash_set = HashSet.open(directory)
+    hash_set = open_set(directory)
     pipe.send("ready")
     while True:
         name = rng.choice(["delta", "delta", "delta", "swap", "compact", "rollback"])
@@ -88,7 +99,7 @@ def change_until_killed(pipe: Connection, directory: Path, seed: int, doomed: st
 
 def check(hash_set: HashSet) -> int:
     """Fail unless one version is there, whole, and nothing of the others. Gives it."""
-    hash_set = HashSet.open(hash_set.directory)
+    hash_set = open_set(hash_set.directory)
     generation = hash_set.load(verify=True)
     assert hash_set.verify().ok
     version = version_of(hash_set)
@@ -127,8 +138,20 @@ def run(kills: int, directory: Path, seed: int = 1) -> Counter[str]:
     return outcomes
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run, and print what was done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kills", type=int)
+    parser.add_argument("--encrypt", action="store_true", help="encrypt the hash set")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as parent:
-        done = run(int(sys.argv[1]), Path(parent) / "set", seed=int(sys.argv[2]) if len(sys.argv) > 2 else 1)
-    print(f"{sys.argv[1]} kills, 0 broken sets, {time.monotonic() - started:.0f} s: {dict(done)}")
+        if arguments.encrypt:
+            write_key_file(Path(parent) / "set.key")
+        done = run(arguments.kills, Path(parent) / "set", seed=arguments.seed)
+    print(f"{arguments.kills} kills, 0 broken sets, {time.monotonic() - started:.0f} s: {dict(done)}")
+
+
+if __name__ == "__main__":
+    main()

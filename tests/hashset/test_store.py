@@ -247,7 +247,7 @@ def test_garbage_is_no_manifest(tmp_path_factory: pytest.TempPathFactory, data: 
 
 def test_a_manifest_cannot_name_files_elsewhere(hash_set: HashSet) -> None:
     hash_set.add_list("a", entries(1), TYPES)
-    manifest, _ = read_manifest(hash_set.directory)
+    manifest = read_manifest(hash_set.directory).manifest
     for file in ("../segment", "/etc/passwd", "manifest.json", manifest.segments[0].file + "\n"):
         forged = manifest.segments[0].model_copy(update={"file": file})
         write_manifest(hash_set.directory, Manifest.model_construct(generation=1, segments=(forged,)))

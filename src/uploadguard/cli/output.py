@@ -103,7 +103,7 @@ def _list_of(segment: Path) -> str | None:
     from uploadguard.hashset.manifest import read_manifest
 
     try:
-        manifest, _ = read_manifest(segment.parent)
+        manifest = read_manifest(segment.parent).manifest
     except ManifestError:
         return None
     return next((one.metadata.list_name for one in manifest.segments if one.file == segment.name), None)

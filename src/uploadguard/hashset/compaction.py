@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from uploadguard.errors import HashSetError
 from uploadguard.hashset.directory import COMPACTION_PREFIX, Directory
-from uploadguard.hashset.files import atomic_file
-from uploadguard.hashset.manifest import Manifest, SegmentRecord, write_manifest
+from uploadguard.hashset.manifest import Manifest, SegmentRecord
 from uploadguard.hashset.merge import merge_segments
 from uploadguard.hashset.metadata import ListInfo, SegmentMetadata
 
@@ -91,12 +90,14 @@ def _compact(files: Directory, name: str) -> ListInfo | None:
     with files.writing() as (manifest, _):
         records = manifest.of_list(name)
         info = next((info for info in manifest.lists() if info.name == name), None)
-        if info is None or (info.segments == 1 and info.dead_entries == 0):
+        if info is None:
+            return None
+        if info.segments == 1 and info.dead_entries == 0 and files.is_as_configured(records[0]):
             return None
         sources = files.open_segments(records)
     path = files.new_segment_path(manifest)
     with contextlib.ExitStack() as held:
-        with atomic_file(path, prefix=COMPACTION_PREFIX) as output:
+        with files.new_segment(path, prefix=COMPACTION_PREFIX) as output:
             _, moved = merge_segments(output, sources)
             output.sync()  # so that it need not take long under the lock
             manifest, stamp = held.enter_context(files.writing())
@@ -107,11 +108,11 @@ def _compact(files: Directory, name: str) -> ListInfo | None:
         late = present[len(records) :]
         if late:
             late_path = files.new_segment_path(manifest)
-            with atomic_file(late_path) as output:
+            with files.new_segment(late_path) as output:
                 merge_segments(output, files.open_segments(late), before=moved)
             merged.append(files.record(late_path))
         segments = put_in_place(manifest, present, merged)
-        write_manifest(files.path, manifest.compacted(segments), after=stamp)
+        files.write(manifest.compacted(segments), after=stamp)
 
     return info
 

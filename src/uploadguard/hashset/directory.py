@@ -9,14 +9,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from uploadguard.errors import ManifestError, SegmentError
-from uploadguard.hashset.files import TEMPORARY_SUFFIX, sync_directory, try_lock, write_errors, write_lock
+from uploadguard.hashset.encryption import Encryptor, key_id_of
+from uploadguard.hashset.files import (
+    TEMPORARY_SUFFIX,
+    AtomicFile,
+    Output,
+    atomic_file,
+    sync_directory,
+    try_lock,
+    write_errors,
+    write_lock,
+)
+from uploadguard.hashset.keys import Keys
+from uploadguard.hashset.layout import HEADER_BYTES
 from uploadguard.hashset.manifest import (
     MANIFEST_NAME,
     SEGMENT_PATTERN,
     FileStamp,
     Manifest,
+    ManifestFile,
     SegmentRecord,
     read_manifest,
+    write_manifest,
 )
 from uploadguard.hashset.segment import Segment
 
@@ -32,10 +46,11 @@ _COMPACTION_LOCK = "compaction.lock"
 class Directory:
     """One hash set's directory. Safe to share between threads and between processes."""
 
-    def __init__(self, path: Path, lock_timeout_s: float) -> None:
+    def __init__(self, path: Path, lock_timeout_s: float, keys: Keys | None = None) -> None:
         self.path = path
+        self.keys = keys
         self._lock_timeout_s = lock_timeout_s
-        self._current: tuple[Manifest, FileStamp] | None = None
+        self._current: ManifestFile | None = None
 
     @property
     def manifest_path(self) -> Path:
@@ -51,10 +66,14 @@ class Directory:
         current = self._current
         if current is not None:
             with contextlib.suppress(OSError):  # reading it says what is wrong
-                if FileStamp.of(self.manifest_path.stat()) == current[1]:
-                    return current[0]
-        self._current = current = read_manifest(self.path)
-        return current[0]
+                if FileStamp.of(self.manifest_path.stat()) == current.stamp:
+                    return current.manifest
+        self._current = current = read_manifest(self.path, self.keys)
+        return current.manifest
+
+    def write(self, manifest: Manifest, *, after: FileStamp | None = None) -> None:
+        """Put ``manifest`` in force after the one of that stamp; see :func:`write_manifest`."""
+        write_manifest(self.path, manifest, after=after, keys=self.keys)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Hold the write lock. Raises :class:`~uploadguard.errors.HashSetBusyError`."""
@@ -72,7 +91,7 @@ class Directory:
     def writing(self) -> Iterator[tuple[Manifest, FileStamp]]:
         """Hold the write lock; before and after, remove files that no generation names."""
         with self.locked():
-            manifest, stamp = read_manifest(self.path)
+            manifest, stamp, _ = read_manifest(self.path, self.keys)
             self._remove_leftovers()
             try:
                 yield manifest, stamp
@@ -83,10 +102,41 @@ class Directory:
         """Where a segment of the generation after ``manifest`` is to stand."""
         return self.path / f"segment-{manifest.generation + 1}-{secrets.token_hex(8)}.ugs"
 
+    @contextlib.contextmanager
+    def new_segment(self, path: Path, *, prefix: str = ".") -> Iterator[NewSegment]:
+        """Write a segment, encrypted if there is a key for it; see :func:`~uploadguard.hashset.files.atomic_file`."""
+        with atomic_file(path, prefix=prefix) as file:
+            key = self.keys.writing if self.keys is not None else None
+            encryptor = Encryptor(file, key, "segment") if key is not None else None
+            yield NewSegment(file, encryptor)
+            if encryptor is not None:
+                encryptor.finish()
+
     def record(self, path: Path) -> SegmentRecord:
         """What a manifest says of the segment that was written to ``path``."""
         with write_errors(path):
-            return _record_of(Segment.open(path))
+            return _record_of(Segment.open(path, keys=self.keys))
+
+    def is_as_configured(self, record: SegmentRecord) -> bool:
+        """Whether a segment is encrypted with the key to write with, or plain if there is none."""
+        try:
+            with (self.path / record.file).open("rb") as file:
+                return key_id_of(file.read(HEADER_BYTES)) == self._writing_id
+        except OSError:
+            return True  # opening it says what is wrong
+
+    def manifest_is_as_configured(self) -> bool:
+        """The same of the manifest. Raises :class:`ManifestError`."""
+        return read_manifest(self.path, self.keys).key_id == self._writing_id
+
+    @property
+    def spool_directory(self) -> Path | None:
+        """Where a writer may put files without a name on its way to a segment; None: nowhere, they would be plain."""
+        return self.path if self._writing_id is None else None
+
+    @property
+    def _writing_id(self) -> bytes | None:
+        return self.keys.writing.id if self.keys is not None and self.keys.writing is not None else None
 
     def open_segments(
         self, records: Iterable[SegmentRecord], known: Mapping[str, Segment] | None = None
@@ -110,7 +160,7 @@ class Directory:
         with contextlib.suppress(OSError, ManifestError):
             # Which manifest a power failure would leave must be settled before the other one's segments go.
             sync_directory(self.path)
-            in_use = read_manifest(self.path)[0].files()
+            in_use = read_manifest(self.path, self.keys).manifest.files()
             unused = [path for path in self.path.iterdir() if is_leftover(path.name) and path.name not in in_use]
             for path in unused:
                 if not path.name.startswith(COMPACTION_PREFIX):
@@ -126,7 +176,7 @@ class Directory:
             return segment
         path = self.path / record.file
         try:
-            segment = Segment.open(path)
+            segment = Segment.open(path, keys=self.keys)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -136,6 +186,26 @@ class Directory:
         if _record_of(segment) != record:
             raise SegmentError("is not the file that the manifest names; import the list again", path=path)
         return segment
+
+
+class NewSegment:
+    """A segment while it is written: an :class:`~uploadguard.hashset.files.Output`."""
+
+    def __init__(self, file: AtomicFile, encryptor: Encryptor | None) -> None:
+        self._file = file
+        self._output: Output = encryptor if encryptor is not None else file
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Write all of ``data``."""
+        self._output.write(data)
+
+    def seek(self, offset: int, /) -> None:
+        """Go to ``offset`` from the start."""
+        self._output.seek(offset)
+
+    def sync(self) -> None:
+        """Bring what was written so far to the disk, but for two chunks at most of an encrypted one."""
+        self._file.sync()
 
 
 def is_leftover(name: str) -> bool:

@@ -1,7 +1,11 @@
-"""The manifest: which segments make up the hash set now. Replaced as a whole by every change."""
+"""The manifest: which segments make up the hash set now. Replaced as a whole by every change.
+
+It is JSON. Where the hash set is encrypted, so is that JSON, and stands in base64 inside of other JSON.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -9,12 +13,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
 
 from uploadguard.errors import ManifestError
+from uploadguard.hashset.encryption import DecryptionError, decrypt, encrypt, key_id_of
 from uploadguard.hashset.files import atomic_file
+from uploadguard.hashset.keys import Keys
 from uploadguard.hashset.metadata import FrozenModel, ListInfo, SegmentMetadata, summarise
 
 __all__ = [
@@ -22,6 +28,7 @@ __all__ = [
     "SEGMENT_PATTERN",
     "FileStamp",
     "Manifest",
+    "ManifestFile",
     "PreviousGeneration",
     "SegmentRecord",
     "read_manifest",
@@ -33,6 +40,7 @@ SEGMENT_PATTERN = r"^segment-[0-9]{1,19}-[0-9a-f]{16}\.ugs$"
 
 _FORMAT = "uploadguard hash set"
 _VERSION = 2
+_ENCRYPTED_FORMAT = "uploadguard hash set, encrypted"
 _MAX_BYTES = 64 * 1024 * 1024
 _ADVICE = "restore the directory from a backup, or create the hash set anew and import the lists again"
 
@@ -103,7 +111,15 @@ class FileStamp:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def read_manifest(directory: Path) -> tuple[Manifest, FileStamp]:
+class ManifestFile(NamedTuple):
+    """What was read: the manifest, the file's stamp, and the id of the key it is encrypted with, if it is."""
+
+    manifest: Manifest
+    stamp: FileStamp
+    key_id: bytes | None
+
+
+def read_manifest(directory: Path, keys: Keys | None = None) -> ManifestFile:
     """The manifest of the hash set in ``directory``, checked byte for byte. Raises :class:`ManifestError`."""
     path = directory / MANIFEST_NAME
     try:
@@ -114,14 +130,27 @@ def read_manifest(directory: Path) -> tuple[Manifest, FileStamp]:
         raise ManifestError(f"{path}: no hash set here; create it, or check the directory in the settings") from None
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
-    return _parse(data, path), stamp
+    document = _document(data)
+    if document is None or document.get("format") != _ENCRYPTED_FORMAT:
+        return ManifestFile(_parse(data, document, path), stamp, None)
+    encrypted = _unwrap(document, data, path)
+    try:
+        plain = decrypt(encrypted, keys, "manifest")
+    except DecryptionError as error:
+        raise ManifestError(f"{path}: {error}{f'; {_ADVICE}' if error.altered else ''}") from None
+    return ManifestFile(_parse(plain, _document(plain), path), stamp, key_id_of(encrypted))
 
 
-def write_manifest(directory: Path, manifest: Manifest, *, after: FileStamp | None = None) -> None:
+def write_manifest(
+    directory: Path, manifest: Manifest, *, after: FileStamp | None = None, keys: Keys | None = None
+) -> None:
     """Put ``manifest`` in place of the one of stamp ``after``. Raises :class:`HashSetWriteError`."""
     newer_than_ns = after.modified_ns if after is not None else 0
+    data = _render(manifest)
+    if keys is not None and keys.writing is not None:
+        data = _wrap(encrypt(data, keys.writing, "manifest"))
     with atomic_file(directory / MANIFEST_NAME, newer_than_ns=newer_than_ns) as output:
-        output.write(_render(manifest))
+        output.write(data)
 
 
 def _render(manifest: Manifest) -> bytes:
@@ -132,19 +161,44 @@ def _render(manifest: Manifest) -> bytes:
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def _parse(data: bytes, path: Path) -> Manifest:
+def _wrap(encrypted: bytes) -> bytes:
+    """The file of an encrypted manifest: the only bytes that are read as it."""
+    content = base64.b64encode(encrypted).decode()
+    document = {"format": _ENCRYPTED_FORMAT, "format_version": _VERSION, "content": content}
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def _unwrap(document: dict[str, Any], data: bytes, path: Path) -> bytes:
+    _check_version(document, path)
     try:
-        document: Any = json.loads(data) if len(data) <= _MAX_BYTES else None
+        encrypted = base64.b64decode(document["content"], validate=True)
+    except (KeyError, TypeError, ValueError):
+        encrypted = b""
+    if _wrap(encrypted) != data:
+        raise ManifestError(f"{path}: is altered; {_ADVICE}")
+    return encrypted
+
+
+def _document(data: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(data) if len(data) <= _MAX_BYTES else None
     except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise ManifestError(f"{path}: is not a manifest of a hash set; {_ADVICE}")
-    version = document.get("format_version")
-    if version != _VERSION:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _check_version(document: dict[str, Any], path: Path) -> None:
+    if document.get("format_version") != _VERSION:
         raise ManifestError(
             f"{path}: its format version is not {_VERSION}, the one read here; install another release or "
             "create the hash set anew"
         )
+
+
+def _parse(data: bytes, document: dict[str, Any] | None, path: Path) -> Manifest:
+    if document is None or document.get("format") != _FORMAT:
+        raise ManifestError(f"{path}: is not a manifest of a hash set; {_ADVICE}")
+    _check_version(document, path)
     content = {key: value for key, value in document.items() if key not in ("format", "format_version", "checksum")}
     try:
         manifest = Manifest.model_validate_json(json.dumps(content))

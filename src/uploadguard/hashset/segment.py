@@ -143,8 +143,10 @@ class Segment:
 
         The first query does so too, but takes longer then.
         """
+        if len(self._indexes) == len(self.metadata.signals):
+            return
         with self._errors():
-            if isinstance(self._source, Decryptor) and not len(self._resident[1]):
+            if isinstance(self._source, Decryptor):
                 needed = [section for section in self._sections.values() if section.name.startswith(_FOR_LOOKUP)]
                 start = min((section.offset for section in needed), default=0)
                 end = max((section.end for section in needed), default=0)
@@ -243,12 +245,19 @@ class Segment:
         """How many hashes these entries have, by signal type; those without any are left out."""
         counts: dict[str, int] = {}
         for name in self.metadata.signals:
-            section = f"entries/hashes/{name}"
-            # Without that section every entry has one.
-            count = int(self._hash_counts(section)[rows].sum()) if section in self._sections else len(rows)
+            each = self.hash_counts(name)
+            count = int(each[rows].sum()) if each is not None else len(rows)
             if count:
                 counts[name] = count
         return counts
+
+    def hash_counts(self, signal_type: str) -> npt.NDArray[np.unsignedinteger[Any]] | None:
+        """How many hashes of a signal type that the segment holds each entry has; None where each has one.
+
+        Raises :class:`SegmentError`.
+        """
+        section = f"entries/hashes/{signal_type}"
+        return self._hash_counts(section) if section in self._sections else None
 
     def entry(self, number: int) -> StoredEntry:
         """Read the entry of that number from the file. Raises :class:`SegmentError`."""

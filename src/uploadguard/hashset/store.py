@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,22 +11,22 @@ from typing import TYPE_CHECKING
 from uploadguard.errors import EmptyListError, HashSetError, ListError, SegmentError, UnknownListError
 from uploadguard.hashset.compaction import Compaction, compact_if_due, compact_list, is_due, put_in_place, tail_to_merge
 from uploadguard.hashset.directory import Directory
-from uploadguard.hashset.files import atomic_file, write_errors
+from uploadguard.hashset.files import write_errors
 from uploadguard.hashset.generation import Generation
 from uploadguard.hashset.inspection import HashSetStats, Verification, stats_of, verify_files
-from uploadguard.hashset.manifest import Manifest, SegmentRecord, write_manifest
+from uploadguard.hashset.keys import Keys
+from uploadguard.hashset.manifest import Manifest, SegmentRecord
 from uploadguard.hashset.merge import merge_segments
 from uploadguard.hashset.metadata import ListInfo, Role, check_list_name, summarise
 from uploadguard.hashset.segment import Segment
 from uploadguard.hashset.segment_writer import Progress, SignalTypes, kind_of, new_segment_id, write_segment
 from uploadguard.hashset.tombstones import Delta
+from uploadguard.logs import log
 
 if TYPE_CHECKING:
     from uploadguard.lists.base import ListEntry
 
 __all__ = ["HashSet", "ListUpdate"]
-
-log = logging.getLogger("uploadguard")
 
 _LOAD_ATTEMPTS = 10
 
@@ -52,17 +51,21 @@ class HashSet:
     moment, finds the old generation or the new one. Safe to share between threads and between processes.
     """
 
-    def __init__(self, directory: Path, *, lock_timeout_s: float = 30.0, keep_previous: int = 3) -> None:
+    def __init__(
+        self, directory: Path, *, lock_timeout_s: float = 30.0, keep_previous: int = 3, keys: Keys | None = None
+    ) -> None:
         """Use :meth:`create` or :meth:`open`."""
         if keep_previous < 0:
             raise ValueError(f"keep_previous must be 0 or more, not {keep_previous}")
         self.directory = directory
-        self._files = Directory(directory, lock_timeout_s)
+        self._files = Directory(directory, lock_timeout_s, keys)
         self._keep_previous = keep_previous
         self._compacting = threading.Lock()
 
     @classmethod
-    def create(cls, directory: Path | str, *, lock_timeout_s: float = 30.0, keep_previous: int = 3) -> HashSet:
+    def create(
+        cls, directory: Path | str, *, lock_timeout_s: float = 30.0, keep_previous: int = 3, keys: Keys | None = None
+    ) -> HashSet:
         """Create an empty hash set in ``directory``, which is made with mode 0700 or is empty.
 
         Raises :class:`HashSetError` if it holds anything, and :class:`~uploadguard.errors.HashSetWriteError`.
@@ -70,7 +73,7 @@ class HashSet:
         directory = Path(directory)
         with write_errors(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        hash_set = cls(directory, lock_timeout_s=lock_timeout_s, keep_previous=keep_previous)
+        hash_set = cls(directory, lock_timeout_s=lock_timeout_s, keep_previous=keep_previous, keys=keys)
         files = hash_set._files
         if files.manifest_path.exists():
             raise HashSetError(f"{directory}: there is a hash set already; open it")
@@ -81,17 +84,19 @@ class HashSet:
         with files.locked():
             if files.manifest_path.exists():
                 raise HashSetError(f"{directory}: another process has just created the hash set; open it")
-            write_manifest(directory, Manifest(generation=0, segments=()))
+            files.write(Manifest(generation=0, segments=()))
         return hash_set
 
     @classmethod
-    def open(cls, directory: Path | str, *, lock_timeout_s: float = 30.0, keep_previous: int = 3) -> HashSet:
+    def open(
+        cls, directory: Path | str, *, lock_timeout_s: float = 30.0, keep_previous: int = 3, keys: Keys | None = None
+    ) -> HashSet:
         """The hash set in ``directory``. Raises :class:`~uploadguard.errors.ManifestError` without a sound manifest.
 
         ``lock_timeout_s`` is how long a change waits for another process's, ``keep_previous`` how many generations
-        before the one in force a change leaves to go back to.
+        before the one in force a change leaves to go back to. ``keys`` are those of an encrypted hash set.
         """
-        hash_set = cls(Path(directory), lock_timeout_s=lock_timeout_s, keep_previous=keep_previous)
+        hash_set = cls(Path(directory), lock_timeout_s=lock_timeout_s, keep_previous=keep_previous, keys=keys)
         hash_set._files.read()
         return hash_set
 
@@ -133,8 +138,10 @@ class HashSet:
                 if self._files.read().generation == manifest.generation:
                     raise SegmentError("is missing; import the list again", path=Path(error.filename)) from None
                 continue
-            for segment in segments if verify else ():
-                segment.verify()
+            for segment in segments:
+                segment.load()
+                if verify:
+                    segment.verify()
             return Generation.of(segments, number=manifest.generation)
         raise HashSetError(f"{self.directory}: changes faster than it can be loaded; try again")
 
@@ -173,13 +180,13 @@ class HashSet:
             if append:
                 _check_stored_alike(present, signal_types)
             path = self._files.new_segment_path(manifest)
-            with atomic_file(path) as output:
+            with self._files.new_segment(path) as output:
                 write_segment(
                     output, entries, signal_types, list_name=name, role=role, source=source, progress=progress
                 )
             kept = [record for record in manifest.segments if not replace or record not in present]
             changed = manifest.next([*kept, self._files.record(path)], keep_previous=self._keep_previous)
-            write_manifest(self.directory, changed, after=stamp)
+            self._files.write(changed, after=stamp)
             return _info(changed.of_list(name))
 
     def update_list(
@@ -211,7 +218,7 @@ class HashSet:
             delta.remove(removed)
             path = self._files.new_segment_path(manifest)
             try:
-                with atomic_file(path) as output:
+                with self._files.new_segment(path) as output:
                     write_segment(
                         output,
                         added,
@@ -228,7 +235,7 @@ class HashSet:
                 return ListUpdate(_info(present), manifest.generation, 0, 0)
             records = self._merge_tail(manifest, present, segments, self._files.record(path))
             changed = manifest.next(put_in_place(manifest, present, records), keep_previous=self._keep_previous)
-            write_manifest(self.directory, changed, after=stamp)
+            self._files.write(changed, after=stamp)
             update = ListUpdate(_info(records), changed.generation, delta.added, delta.removed)
         if is_due(update.info):
             self._compact_beside(name)
@@ -247,7 +254,7 @@ class HashSet:
                 raise UnknownListError("there is no list of that name in the hash set")
             kept = [record for record in manifest.segments if record not in removed]
             changed = manifest.next(kept, keep_previous=0 if purge else self._keep_previous)
-            write_manifest(self.directory, changed, after=stamp)
+            self._files.write(changed, after=stamp)
 
     def rollback(self, generation: int | None = None) -> int:
         """Put a previous generation's lists in force again, by default the latest's. Returns the new generation.
@@ -268,22 +275,24 @@ class HashSet:
             changed = manifest.model_copy(update={"previous": others}).next(
                 found[0].segments, keep_previous=max(1, self._keep_previous)
             )
-            write_manifest(self.directory, changed, after=stamp)
+            self._files.write(changed, after=stamp)
             return changed.generation
 
     def compact(self, *, keep_previous: bool = False) -> Compaction:
         """Merge each list into one segment without dead entries, and drop the previous generations.
 
-        After that nothing that was removed is on the disk any more. ``keep_previous`` leaves the previous generations,
-        with all their files. Memory: see :mod:`uploadguard.hashset.merge`. Readers are not disturbed, and other
-        writers wait at the start and the end of each list only. Raises what :func:`compact_list` raises.
+        After that nothing that was removed is on the disk any more, and all is encrypted with the key to write with, or
+        plain if there is none: a list is rewritten for that alone too. ``keep_previous`` leaves the previous
+        generations, with all their files as they are. Memory: see :mod:`uploadguard.hashset.merge`. Readers are not
+        disturbed, and other writers wait at the start and the end of each list only. Raises what :func:`compact_list`
+        raises.
         """
         before_bytes = self._size_bytes()
         merged = [found for info in self.lists() if (found := compact_list(self._files, info.name)) is not None]
-        if not keep_previous:
-            with self._files.writing() as (manifest, stamp):
-                if manifest.previous:
-                    write_manifest(self.directory, manifest.next(manifest.segments, keep_previous=0), after=stamp)
+        with self._files.writing() as (manifest, stamp):
+            dropped = manifest if keep_previous else manifest.model_copy(update={"previous": ()})
+            if dropped != manifest or not self._files.manifest_is_as_configured():
+                self._files.write(dropped.compacted(manifest.segments), after=stamp)
         return Compaction(
             generation=self.generation,
             lists=len(merged),
@@ -320,7 +329,7 @@ class HashSet:
             if not free:
                 return records  # a compaction copies these very segments
             path = self._files.new_segment_path(manifest)
-            with atomic_file(path) as output:
+            with self._files.new_segment(path) as output:
                 merge_segments(output, [*segments, *self._files.open_segments([latest])][-taken:])
         return [*records[:-taken], self._files.record(path)]
 
