@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from uploadguard._native import _kernel
-from uploadguard.hashset import hamming
 from uploadguard.hashset.hamming import HammingIndex
+from uploadguard.hashset.tables import build_tables
 
 Codes = NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ def through_tables(
     codes: Codes, queries: Codes, limit_bits: int, tables: int, line_bits: int
 ) -> list[tuple[int, int, int]] | None:
     """The kernel's answer, forced through such tables."""
-    made = hamming._build_tables(codes, tables, line_bits)
+    made = build_tables(codes, tables, line_bits)
     packed = _kernel.mih_query(
         codes.data, codes.shape[1], tables, line_bits, made.lines.data, made.overflow.data, queries.data, limit_bits,
         10 * (len(codes) + 1) * 32,

@@ -20,6 +20,28 @@ static Py_ssize_t count_words(const Py_buffer *buffer, const char *what)
     return count_items(buffer, sizeof(uint32_t), sizeof(uint32_t), what);
 }
 
+static PyObject *mih_key_bits(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Py_ssize_t code_bytes, tables, line_bits;
+    if (!PyArg_ParseTuple(arguments, "nnn:mih_key_bits", &code_bytes, &tables, &line_bits))
+        return NULL;
+    ug_mih index;
+    if (code_bytes < 0 || tables < 0 || tables > UG_MIH_MAX_TABLES || line_bits < 0 || line_bits > UG_MIH_MAX_LINE_BITS ||
+        ug_mih_layout(&index, 0, (size_t)code_bytes, (unsigned)tables, (unsigned)line_bits) < 0) {
+        PyErr_SetString(PyExc_ValueError, "no such tables can be made");
+        return NULL;
+    }
+    PyObject *found = PyTuple_New(tables);
+    for (Py_ssize_t table = 0; found != NULL && table < tables; table++) {
+        PyObject *bits = PyLong_FromUnsignedLong(index.key_bits[table]);
+        if (bits == NULL || PyTuple_SetItem(found, table, bits) < 0) {
+            Py_DECREF(found);
+            return NULL;
+        }
+    }
+    return found;
+}
+
 static PyObject *mih_keys(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Py_buffer codes, keys;
@@ -174,6 +196,8 @@ static PyObject *exact_merge(PyObject *Py_UNUSED(module), PyObject *arguments)
 }
 
 PyMethodDef ug_build_methods[] = {
+    {"mih_key_bits", mih_key_bits, METH_VARARGS,
+     "mih_key_bits(code_bytes, tables, line_bits) -> how many bits of a code each table has"},
     {"mih_keys", mih_keys, METH_VARARGS,
      "mih_keys(codes, code_bytes, tables, line_bits, table, keys): write each code's substring of one table"},
     {"mih_place", mih_place, METH_VARARGS,

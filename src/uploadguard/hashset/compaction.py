@@ -11,6 +11,8 @@ from uploadguard.hashset.directory import COMPACTION_PREFIX, Directory
 from uploadguard.hashset.manifest import Manifest, SegmentRecord
 from uploadguard.hashset.merge import merge_segments
 from uploadguard.hashset.metadata import ListInfo, SegmentMetadata
+from uploadguard.hashset.segment_writer import Compiling
+from uploadguard.hashset.spool import Spools
 
 __all__ = ["Compaction", "compact_if_due", "compact_list", "is_due", "put_in_place", "tail_to_merge"]
 
@@ -74,7 +76,7 @@ def compact_if_due(files: Directory, name: str) -> None:
             _compact(files, name)
 
 
-def compact_list(files: Directory, name: str) -> ListInfo | None:
+def compact_list(files: Directory, name: str, compiling: Compiling | None = None) -> ListInfo | None:
     """Merge a list into one segment; returns what it was, or None if there was nothing to merge.
 
     Other writers wait only at its start and end. What they change meanwhile stays a segment beside the merged one; if
@@ -83,10 +85,10 @@ def compact_list(files: Directory, name: str) -> ListInfo | None:
     :class:`~uploadguard.errors.SegmentError` if the list is damaged.
     """
     with files.compacting():
-        return _compact(files, name)
+        return _compact(files, name, compiling)
 
 
-def _compact(files: Directory, name: str) -> ListInfo | None:
+def _compact(files: Directory, name: str, compiling: Compiling | None = None) -> ListInfo | None:
     with files.writing() as (manifest, _):
         records = manifest.of_list(name)
         info = next((info for info in manifest.lists() if info.name == name), None)
@@ -97,8 +99,9 @@ def _compact(files: Directory, name: str) -> ListInfo | None:
         sources = files.open_segments(records)
     path = files.new_segment_path(manifest)
     with contextlib.ExitStack() as held:
+        spools = held.enter_context(Spools(files.spool_directory))
         with files.new_segment(path, prefix=COMPACTION_PREFIX) as output:
-            _, moved = merge_segments(output, sources)
+            _, moved = merge_segments(output, sources, spools=spools, compiling=compiling)
             output.sync()  # so that it need not take long under the lock
             manifest, stamp = held.enter_context(files.writing())
             present = manifest.of_list(name)
@@ -109,7 +112,7 @@ def _compact(files: Directory, name: str) -> ListInfo | None:
         if late:
             late_path = files.new_segment_path(manifest)
             with files.new_segment(late_path) as output:
-                merge_segments(output, files.open_segments(late), before=moved)
+                merge_segments(output, files.open_segments(late), before=moved, spools=spools)
             merged.append(files.record(late_path))
         segments = put_in_place(manifest, present, merged)
         files.write(manifest.compacted(segments), after=stamp)

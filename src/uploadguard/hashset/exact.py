@@ -11,7 +11,7 @@ import numpy.typing as npt
 from uploadguard._native import _kernel
 from uploadguard.hashset.ids import check_ids, read_ids
 
-__all__ = ["MAX_RECORD_BYTES", "ExactIndex"]
+__all__ = ["MAX_RECORD_BYTES", "ExactIndex", "sorted_order"]
 
 MAX_RECORD_BYTES = 64
 """The longest record that the kernel compares."""
@@ -43,7 +43,7 @@ class ExactIndex:
     def build(cls, records: Records, ids: Ids | None = None) -> ExactIndex:
         """Sort ``records``, uint8 (n, length) in any order and with duplicates; equal ones are ordered by id."""
         ids = np.arange(len(records), dtype=np.uint32) if ids is None else ids
-        order = _sorted_order(records, ids)
+        order = sorted_order(records, ids)
         return cls(np.ascontiguousarray(records[order]), ids[order])
 
     @classmethod
@@ -96,7 +96,7 @@ class ExactIndex:
         return self._ids[low:high].astype(np.uint32, copy=False)
 
 
-def _sorted_order(records: Records, ids: Ids) -> npt.NDArray[np.intp]:
+def sorted_order(records: Records, ids: Ids) -> npt.NDArray[np.intp]:
     """The order of ``records`` as memcmp sorts, then of ``ids``.
 
     Sorts by the first eight bytes as numbers, which tells digests apart, and only what ties there by all bytes.

@@ -8,10 +8,7 @@ be slower, the codes are scanned all the same.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,16 @@ import numpy.typing as npt
 
 from uploadguard._native import _kernel
 from uploadguard.hashset.ids import check_ids, read_ids
+from uploadguard.hashset.spool import Spools, bytes_of, parts_of
+from uploadguard.hashset.tables import (
+    LINE_BYTES,
+    Tables,
+    build_tables,
+    count_line_rows,
+    room_on_lines,
+    stream_tables,
+    tables_bytes,
+)
 
 __all__ = ["CODE_LENGTHS_BYTES", "HammingIndex"]
 
@@ -46,7 +53,6 @@ _SCAN_ROW_NS, _SCAN_FURTHER_QUERY_NS = 1.2, 0.2
 _OVERFLOW_COST = 3
 """How much slower a query is where all lines overflow, as a part of what it takes."""
 
-_LINE_BYTES = 64
 _INLINE_ROWS = 14
 """What one line of a table holds; the kernel's ``mih.h`` has the layout."""
 
@@ -80,7 +86,7 @@ class HammingIndex:
         self._tables = tables
         if tables is not None:
             _cost_ns(*codes.shape, tables.count, tables.line_bits, 0)
-            if len(tables.lines) * 4 != tables.count * _LINE_BYTES << tables.line_bits:
+            if len(tables.lines) * 4 != tables_bytes(tables.count, tables.line_bits):
                 raise ValueError("the tables do not fit the codes")
 
     @classmethod
@@ -91,7 +97,7 @@ class HammingIndex:
         if shape is None:
             return index
         index = cls(_on_lines(index._codes), ids)
-        index._tables = _build_tables(index._codes, *shape)
+        index._tables = build_tables(index._codes, *shape)
         return index
 
     @classmethod
@@ -116,6 +122,38 @@ class HammingIndex:
             found["table_overflow"] = self._tables.overflow.astype("<u4", copy=False)
         return found
 
+    @staticmethod
+    def stream_sections(codes: Codes, ids: Ids, spools: Spools) -> Iterator[tuple[str, int, Iterable[memoryview]]]:
+        """What ``build(codes, ids).sections()`` gives, each as name, length in bytes and parts, in the same order.
+
+        For more than memory should hold: ``codes`` and ``ids`` may be mapped, and of the tables a few blocks are there
+        at a time. The parts of a section are to be taken before the next is asked for.
+        """
+        yield "codes", codes.nbytes, parts_of(codes)
+        yield "ids", ids.nbytes, parts_of(ids.astype("<u4", copy=False))
+        shape = _choose_tables(*codes.shape)
+        if shape is None:
+            return
+        yield "table_shape", 12, parts_of(np.array([_kernel.MIH_LAYOUT, *shape], "<u4"))
+        overflow = spools.new()
+        lines = stream_tables(codes, *shape, spools, lambda words: overflow.append(bytes_of(words)))
+        yield "table_lines", tables_bytes(*shape), (bytes_of(block.astype("<u4", copy=False)) for block in lines)
+        words = overflow.map(np.uint32).astype("<u4", copy=False)
+        yield "table_overflow", words.nbytes, parts_of(words)
+
+    @staticmethod
+    def size_bytes(rows: int, length_bytes: int) -> int:
+        """What :meth:`sections` take for that many codes, but for the overflow."""
+        shape = _choose_tables(rows, length_bytes)
+        return rows * (length_bytes + 4) + (tables_bytes(*shape) if shape is not None else 0)
+
+    def lines(self) -> Iterator[tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_]]]:
+        """How many rows each line of the tables has, and whether that is more than it holds, many lines at a time.
+
+        Nothing where there are no tables. Raises ``ValueError`` for damaged ones.
+        """
+        return iter(()) if self._tables is None else count_line_rows(self._tables, self.length_bytes)
+
     def save(self, directory: Path) -> None:
         """Write the index into a directory of its own, made with mode 0700: one .npy file for each array.
 
@@ -131,6 +169,11 @@ class HammingIndex:
         arrays = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in directory.glob("*.npy")}
         length_bytes = int(arrays["codes"].shape[1])
         return cls.from_sections({name: values.reshape(-1).data for name, values in arrays.items()}, length_bytes)
+
+    @property
+    def codes(self) -> Codes:
+        """The codes, uint8 (n, length)."""
+        return self._codes
 
     @property
     def ids(self) -> Ids:
@@ -192,19 +235,6 @@ class HammingIndex:
         return _kernel.hamming_scan(self._buffer, length_bytes, codes.data, max_distance_bits)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tables:
-    """Tables for multi-index hashing: ``count`` of them, each of 2 to the power of ``line_bits`` lines.
-
-    ``lines`` and ``overflow`` are uint32, one-dimensional; the kernel's ``mih.h`` says what they hold.
-    """
-
-    count: int
-    line_bits: int
-    lines: Ids
-    overflow: Ids
-
-
 @lru_cache(maxsize=4096)
 def _cost_ns(rows: int, length_bytes: int, tables: int, line_bits: int, max_distance_bits: int) -> float:
     """What one query by way of the tables takes, about. Raises ``ValueError`` where no such tables can be."""
@@ -234,7 +264,7 @@ def _choose_tables(rows: int, length_bytes: int) -> tuple[int, int] | None:
     for tables in range(3, 33):
         for line_bits in range(8, 27):
             share, rows_over = _overflowing(rows / (1 << line_bits))
-            table_bytes = (_LINE_BYTES + 4 * rows_over + 4 * 16 * share) * (1 << line_bits)
+            table_bytes = (LINE_BYTES + 4 * rows_over + 4 * 16 * share) * (1 << line_bits)
             if tables * table_bytes > room:
                 continue
             try:
@@ -247,34 +277,10 @@ def _choose_tables(rows: int, length_bytes: int) -> tuple[int, int] | None:
     return best
 
 
-def _room_on_lines(size_bytes: int) -> Codes:
-    """Room that begins on a cache line of the processor's, so that what is laid out for one line takes no second."""
-    room = np.empty(size_bytes + _LINE_BYTES, np.uint8)
-    return room[-room.ctypes.data % _LINE_BYTES :][:size_bytes]
-
-
 def _on_lines(codes: Codes) -> Codes:
     """The codes themselves if they begin on a cache line, as in a segment's map they do; else a copy that does."""
-    if codes.ctypes.data % _LINE_BYTES == 0:
+    if codes.ctypes.data % LINE_BYTES == 0:
         return codes
-    copy = _room_on_lines(codes.nbytes).reshape(codes.shape)
+    copy = room_on_lines(codes.nbytes).reshape(codes.shape)
     copy[:] = codes
     return copy
-
-
-def _build_tables(codes: Codes, count: int, line_bits: int) -> Tables:
-    """Fill the tables, several at once: the kernel lets go of the GIL."""
-    words = _LINE_BYTES // 4 << line_bits
-    lines = _room_on_lines(4 * count * words).view(np.uint32)
-
-    def fill(table: int) -> bytes:
-        part = lines[table * words : (table + 1) * words]
-        return _kernel.mih_build_table(codes.data, codes.shape[1], count, line_bits, table, part.data)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        overflows = list(pool.map(fill, range(count)))
-    shift = 0
-    for table, overflow in enumerate(overflows):
-        _kernel.mih_shift_overflow(lines[table * words : (table + 1) * words].data, shift)
-        shift += len(overflow) // 4
-    return Tables(count, line_bits, lines, np.frombuffer(b"".join(overflows), np.uint32))

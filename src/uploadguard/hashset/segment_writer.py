@@ -1,4 +1,8 @@
-"""Writes a segment: entries as they come, then the indexes over their hashes."""
+"""Writes a segment: entries as they come, then the indexes over their hashes.
+
+All that is collected on the way lies in spools. A segment of any size takes about 200 MiB of memory, most of it for
+blocks of Hamming tables, if the spools are files.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +11,34 @@ import json
 import secrets
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from uploadguard.errors import EmptyListError, HashSetError, ListFormatError
-from uploadguard.hashset.exact import MAX_RECORD_BYTES, ExactIndex
+from uploadguard.hashset.columns import CollectedColumn, Column, write_sorted
 from uploadguard.hashset.files import Output
-from uploadguard.hashset.hamming import CODE_LENGTHS_BYTES, HammingIndex
-from uploadguard.hashset.ids import ENTRY_KEY_BYTES, MAX_IDS, Rows, contains, entry_key
-from uploadguard.hashset.metadata import (
-    IndexKind,
-    Role,
-    SegmentMetadata,
-    SignalInfo,
-    Tombstones,
-    check_list_name,
-    check_signal_name,
-)
+from uploadguard.hashset.ids import ENTRY_KEY_BYTES, MAX_IDS, Rows, entry_key
+from uploadguard.hashset.metadata import Role, SegmentMetadata, SignalInfo, Tombstones, check_list_name
+from uploadguard.hashset.runs import SortedRuns
 from uploadguard.hashset.sections import SectionWriter
+from uploadguard.hashset.spool import Spool, Spools, bytes_of, parts_of
 
 if TYPE_CHECKING:
     from uploadguard.hashset.tombstones import Delta
     from uploadguard.lists.base import ListEntry
 
 __all__ = [
-    "Column",
+    "ENTRY_BYTES",
+    "Compiling",
+    "MeteredOutput",
     "Progress",
     "SignalTypes",
     "build_segment",
-    "bytes_of",
     "finish_segment",
-    "kind_of",
     "new_segment_id",
-    "write_entry_ids",
     "write_segment",
 ]
 
@@ -54,50 +48,51 @@ SignalTypes = Mapping[str, tuple[int, int]]
 Progress = Callable[[int], None]
 """Told now and then, and at the end, how many entries were written."""
 
+Compiling = Callable[[int, int], None]
+"""Told now and then, and at the end, how many bytes were written, and how many there will be, about."""
+
+ENTRY_BYTES = 8 + ENTRY_KEY_BYTES + 4
+"""What each entry takes in a segment besides its JSON and its hashes."""
+
 _PROGRESS_ENTRIES = 10_000
 _CHUNK_BYTES = 1 << 20
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """The hashes of one signal type: uint8 (n, length) in any order, and the number of each one's entry, (n,)."""
+class MeteredOutput:
+    """An :class:`~uploadguard.hashset.files.Output` that tells how much was written since :meth:`start`."""
 
-    name: str
-    kind: IndexKind
-    values: npt.NDArray[np.uint8]
-    entries: Rows
+    def __init__(self, output: Output, compiling: Compiling | None) -> None:
+        self._output = output
+        self._compiling = compiling
+        self._done_bytes = self._told_bytes = self._total_bytes = 0
 
+    def start(self, total_bytes: int) -> None:
+        """So much will be written from here on, about."""
+        self._total_bytes = max(1, total_bytes)
+        self._done_bytes = self._told_bytes = 0
+        self._tell(0)
 
-class _Collected:
-    """The hashes of one signal type while they are collected: packed values, and the number of each one's entry."""
+    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Write all of ``data``."""
+        self._output.write(data)
+        self._done_bytes += len(data)
+        if self._total_bytes and self._done_bytes - self._told_bytes >= _CHUNK_BYTES:
+            self._tell(min(self._done_bytes, self._total_bytes - 1))
 
-    def __init__(self, name: str, length_bytes: int, max_distance_bits: int) -> None:
-        check_signal_name(name)
-        self.kind = kind_of(max_distance_bits)
-        supported = CODE_LENGTHS_BYTES if self.kind == "hamming" else range(1, MAX_RECORD_BYTES + 1)
-        if max_distance_bits < 0 or length_bytes not in supported:
-            raise ValueError(
-                f"signal type {name!r}: no look-up for {length_bytes} bytes within {max_distance_bits} bits; "
-                f"exact look-up takes 1 to {MAX_RECORD_BYTES} bytes, Hamming look-up 8 or 32"
-            )
-        self.name = name
-        self.length_bytes = length_bytes
-        self.values = bytearray()
-        self.entries = array("I")
+    def seek(self, offset: int, /) -> None:
+        """Go to ``offset`` from the start."""
+        self._output.seek(offset)
 
-    def take(self) -> Column:
-        """What was collected; lets go of it."""
-        values = np.frombuffer(self.values, np.uint8).reshape(-1, self.length_bytes)
-        entries = np.frombuffer(self.entries, np.uint32)
-        self.values, self.entries = bytearray(), array("I")
-        return Column(self.name, self.kind, values, entries)
+    def finish(self) -> None:
+        """All was written."""
+        self._tell(self._total_bytes)
 
-
-def kind_of(max_distance_bits: int) -> IndexKind:
-    """How hashes are stored that are looked up within that limit."""
-    return "hamming" if max_distance_bits > 0 else "exact"
+    def _tell(self, done_bytes: int) -> None:
+        self._told_bytes = self._done_bytes
+        if self._compiling is not None:
+            self._compiling(done_bytes, self._total_bytes)
 
 
 def write_segment(
@@ -110,21 +105,27 @@ def write_segment(
     source: str = "",
     delta: Delta | None = None,
     progress: Progress | None = None,
+    compiling: Compiling | None = None,
+    spools: Spools | None = None,
 ) -> SegmentMetadata:
     """Write one segment of all ``entries`` to ``output``, which stands at its start and is empty.
 
     Entries without a hash are left out: nothing could match them. ``delta`` gives the segment its tombstones, once it
-    has seen all entries. Holds the hashes in memory (their own bytes and 4 each, twice while they are sorted) and 16
-    bytes an entry, not the entries.
+    has seen all entries. ``spools`` is where hashes are kept until all are there: their own bytes, and 4 to 8 for each
+    and 24 for each entry; by default in memory. ``compiling`` follows what is written after the last entry.
 
     Raises :class:`EmptyListError` if there was no hash, and no tombstone, at all and :class:`ListFormatError` for a
     hash of a signal type or length that ``signal_types`` does not give, and for fields that are not JSON.
     """
     check_list_name(list_name)
-    columns = {name: _Collected(name, *shape) for name, shape in signal_types.items()}
-    writer = SectionWriter(output)
-    offsets, keys = _write_entries(writer, delta.add(entries) if delta is not None else entries, columns, progress)
-    count = len(offsets) - 1
+    spools = spools if spools is not None else Spools(None)
+    sorting = 1 + sum(max_distance_bits == 0 for _, max_distance_bits in signal_types.values())
+    columns = {name: CollectedColumn(name, *shape, spools, sorting) for name, shape in signal_types.items()}
+    metered = MeteredOutput(output, compiling)
+    writer = SectionWriter(metered)
+    offsets, keys = spools.new(), SortedRuns(ENTRY_KEY_BYTES, spools, sorting)
+    seen = delta.add(entries) if delta is not None else entries
+    count = _write_entries(writer, seen, columns, offsets, keys, progress)
     tombstones = delta.tombstones() if delta is not None else {}
     if count == 0 and not tombstones:
         raise EmptyListError("no entry with a hash; nothing was imported. Check the file and its format")
@@ -139,12 +140,12 @@ def write_segment(
         entries=count,
         signals={},
     )
-    writer.write("entries/offsets", bytes_of(np.frombuffer(offsets, np.uint64).astype("<u8", copy=False)))
-    del offsets
-    write_entry_ids(writer, np.frombuffer(keys, np.uint8).reshape(-1, ENTRY_KEY_BYTES), None)
-    del keys
-    taken = (column.take() for column in columns.values() if column.entries)
-    metadata = finish_segment(writer, metadata, taken, tombstones, delta.count_hashes if delta is not None else None)
+    filled = [column for column in columns.values() if len(column)]
+    metered.start(count * ENTRY_BYTES + sum(column.index_bytes for column in filled))
+    writer.write_parts("entries/offsets", offsets.size_bytes, parts_of(offsets.map(np.uint8)))
+    write_sorted(writer, "entries/ids/", keys, ENTRY_KEY_BYTES, spools)
+    metadata = finish_segment(writer, metadata, filled, tombstones, delta.count_hashes if delta is not None else None)
+    metered.finish()
     if progress is not None:
         progress(count)
     return metadata
@@ -155,12 +156,6 @@ def new_segment_id() -> str:
     return secrets.token_hex(8)
 
 
-def write_entry_ids(writer: SectionWriter, keys: npt.NDArray[np.uint8], entries: Rows | None) -> None:
-    """Write what finds entries by their ids: uint8 (n, 8), and the number of each one's entry if not its own."""
-    for part, values in ExactIndex.build(keys, entries).sections().items():
-        writer.write(f"entries/ids/{part}", bytes_of(values))
-
-
 def finish_segment(
     writer: SectionWriter,
     metadata: SegmentMetadata,
@@ -168,7 +163,7 @@ def finish_segment(
     tombstones: Mapping[str, Rows],
     count_hashes: Callable[[str, Rows], Mapping[str, int]] | None = None,
 ) -> SegmentMetadata:
-    """Write indexes, tombstones and metadata. Takes one column at a time, and holds no other.
+    """Write indexes, tombstones and metadata. Takes one column at a time.
 
     ``tombstones`` are the rows, ascending, by segment; ``count_hashes`` tells how many hashes those of another segment
     have. Returns ``metadata`` with signals and tombstones.
@@ -177,21 +172,14 @@ def finish_segment(
     own_hashes: dict[str, int] = {}
     signals: dict[str, SignalInfo] = {}
     for column in columns:
-        length_bytes = column.values.shape[1]
-        signals[column.name] = SignalInfo(kind=column.kind, length_bytes=length_bytes, count=len(column.entries))
-        ended = int(contains(own, column.entries).sum()) if len(own) else 0
+        signals[column.name] = SignalInfo(kind=column.kind, length_bytes=column.length_bytes, count=len(column))
+        ended = _write_hash_counts(writer, column, metadata.entries, own)
         if ended:
             own_hashes[column.name] = ended
-        _write_hash_counts(writer, column, metadata.entries)
-        index = (HammingIndex if column.kind == "hamming" else ExactIndex).build(column.values, column.entries)
-        prefix = f"signals/{column.name}/"
-        del column
-        for part, values in index.sections().items():
-            writer.write(prefix + part, bytes_of(values))
-        del index
+        column.write(writer)
     records = []
     for segment_id, rows in tombstones.items():
-        writer.write(f"tombstones/{segment_id}", bytes_of(rows.astype("<u4", copy=False)))
+        writer.write_parts(f"tombstones/{segment_id}", 4 * len(rows), parts_of(rows.astype("<u4", copy=False)))
         hashes = own_hashes if rows is own or count_hashes is None else dict(count_hashes(segment_id, rows))
         records.append(Tombstones(segment_id=segment_id, entries=len(rows), hashes=hashes))
     metadata = metadata.model_copy(update={"signals": signals, "tombstones": tuple(records)})
@@ -200,12 +188,19 @@ def finish_segment(
     return metadata
 
 
-def _write_hash_counts(writer: SectionWriter, column: Column, entries: int) -> None:
-    """Write how many hashes each entry has, unless each has one."""
-    counts = np.bincount(column.entries, minlength=entries)
-    if bool((counts != 1).any()):
-        width = np.min_scalar_type(int(counts.max())).newbyteorder("<")
-        writer.write(f"entries/hashes/{column.name}", bytes_of(counts.astype(width)))
+def _write_hash_counts(writer: SectionWriter, column: Column, entries: int, ended: Rows) -> int:
+    """Write how many hashes each entry has, unless each has one. Returns how many those of ``ended`` have."""
+    most, fewest, of_ended, start = 0, 1, 0, 0
+    for counts in filter(len, column.counts()):
+        most, fewest = max(most, int(counts.max())), min(fewest, int(counts.min()))
+        low, high = np.searchsorted(ended, np.array([start, start + len(counts)], np.uint32))
+        of_ended += int(counts[ended[low:high] - np.uint32(start)].sum())
+        start += len(counts)
+    if (fewest, most) != (1, 1):
+        width = np.min_scalar_type(most).newbyteorder("<")
+        parts = (bytes_of(counts.astype(width)) for counts in column.counts())
+        writer.write_parts(f"entries/hashes/{column.name}", entries * width.itemsize, parts)
+    return of_ended
 
 
 def build_segment(entries: Iterable[ListEntry], signal_types: SignalTypes, **options: Any) -> bytes:
@@ -215,48 +210,56 @@ def build_segment(entries: Iterable[ListEntry], signal_types: SignalTypes, **opt
     return output.getvalue()
 
 
-def bytes_of(values: npt.NDArray[Any]) -> memoryview:
-    """The bytes of an array, copied only if it is not contiguous."""
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-
-
 def _write_entries(
     writer: SectionWriter,
     entries: Iterable[ListEntry],
-    columns: Mapping[str, _Collected],
+    columns: Mapping[str, CollectedColumn],
+    offsets: Spool,
+    keys: SortedRuns,
     progress: Progress | None,
-) -> tuple[array[int], bytearray]:
-    """Write the entries' JSON and fill the columns.
+) -> int:
+    """Write the entries' JSON; fill the columns, the offsets (the end of the last too) and the keys of the ids.
 
-    Returns where each begins, and the end of the last, and the keys of their ids.
+    Returns how many entries there are.
     """
-    offsets = array("Q", [0])
-    keys = bytearray()
-    chunk = bytearray()
+    count = 0
+    ends = array("Q", [0])
+    chunk, chunk_keys = bytearray(), bytearray()
     written = 0
+
+    def flush() -> None:
+        nonlocal ends, chunk, chunk_keys, written
+        writer.append(chunk)
+        written += len(chunk)
+        offsets.append(bytes_of(np.frombuffer(ends, np.uint64).astype("<u8", copy=False)))
+        added = len(chunk_keys) // ENTRY_KEY_BYTES
+        ids = np.arange(count - added, count, dtype=np.uint32)
+        keys.add(np.frombuffer(chunk_keys, np.uint8).reshape(-1, ENTRY_KEY_BYTES), ids)
+        ends, chunk, chunk_keys = array("Q"), bytearray(), bytearray()
+
     writer.begin()
     for entry in entries:
         if not entry.hashes:
             continue
-        number = len(offsets) - 1
-        if number == MAX_IDS - 1:
+        if count == MAX_IDS - 1:
             raise HashSetError(f"a list of more than {MAX_IDS - 1} entries; split it")
-        _add_hashes(entry, number, columns)
+        _add_hashes(entry, count, columns)
         chunk += _encode_entry(entry)
-        keys += entry_key(entry.entry_id)
-        offsets.append(written + len(chunk))
+        chunk_keys += entry_key(entry.entry_id)
+        ends.append(written + len(chunk))
+        count += 1
         if len(chunk) >= _CHUNK_BYTES:
-            writer.append(chunk)
-            written += len(chunk)
-            chunk = bytearray()
-        if progress is not None and len(offsets) % _PROGRESS_ENTRIES == 1:
-            progress(len(offsets) - 1)
-    writer.append(chunk)
+            flush()
+        if progress is not None and count % _PROGRESS_ENTRIES == 0:
+            progress(count)
+    flush()
     writer.end("entries/json")
-    return offsets, keys
+    for column in columns.values():
+        column.close(count)
+    return count
 
 
-def _add_hashes(entry: ListEntry, number: int, columns: Mapping[str, _Collected]) -> None:
+def _add_hashes(entry: ListEntry, number: int, columns: Mapping[str, CollectedColumn]) -> None:
     for name, value in entry.hashes:
         column = columns.get(name)
         if column is None:
@@ -267,8 +270,7 @@ def _add_hashes(entry: ListEntry, number: int, columns: Mapping[str, _Collected]
             raise ListFormatError(
                 f"a {name} hash of {len(value)} bytes in place of {column.length_bytes}", line=entry.line
             )
-        column.values += value
-        column.entries.append(number)
+        column.collect(value, number)
 
 
 def _encode_entry(entry: ListEntry) -> bytes:

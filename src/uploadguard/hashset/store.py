@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploadguard.errors import EmptyListError, HashSetError, ListError, SegmentError, UnknownListError
+from uploadguard.hashset.columns import kind_of
 from uploadguard.hashset.compaction import Compaction, compact_if_due, compact_list, is_due, put_in_place, tail_to_merge
-from uploadguard.hashset.directory import Directory
+from uploadguard.hashset.directory import Directory, EncryptedFiles
 from uploadguard.hashset.files import write_errors
 from uploadguard.hashset.generation import Generation
 from uploadguard.hashset.inspection import HashSetStats, Verification, stats_of, verify_files
@@ -19,7 +21,8 @@ from uploadguard.hashset.manifest import Manifest, SegmentRecord
 from uploadguard.hashset.merge import merge_segments
 from uploadguard.hashset.metadata import ListInfo, Role, check_list_name, summarise
 from uploadguard.hashset.segment import Segment
-from uploadguard.hashset.segment_writer import Progress, SignalTypes, kind_of, new_segment_id, write_segment
+from uploadguard.hashset.segment_writer import Compiling, Progress, SignalTypes, new_segment_id, write_segment
+from uploadguard.hashset.spool import Spools
 from uploadguard.hashset.tombstones import Delta
 from uploadguard.logs import log
 
@@ -121,11 +124,12 @@ class HashSet:
         """The lists on disk, in the order in which they were added."""
         return self._files.read().lists()
 
-    def load(self, *, verify: bool = True, previous: Generation | None = None) -> Generation:
+    def load(self, *, verify: bool = True, prepare: bool = True, previous: Generation | None = None) -> Generation:
         """Open the generation on disk.
 
         ``verify`` reads every byte and compares checksums; segments that ``previous`` has open are taken from there,
-        and are not read again if they were verified. Raises :class:`~uploadguard.errors.ManifestError` and
+        and are not read again if they were verified. Without ``prepare`` an encrypted segment is decrypted by its first
+        query only. Raises :class:`~uploadguard.errors.ManifestError` and
         :class:`SegmentError`.
         """
         known = {segment.checksum: segment for segment in previous.segments} if previous is not None else {}
@@ -139,7 +143,8 @@ class HashSet:
                     raise SegmentError("is missing; import the list again", path=Path(error.filename)) from None
                 continue
             for segment in segments:
-                segment.load()
+                if prepare:
+                    segment.load()
                 if verify:
                     segment.verify()
             return Generation.of(segments, number=manifest.generation)
@@ -156,6 +161,7 @@ class HashSet:
         replace: bool = False,
         append: bool = False,
         progress: Progress | None = None,
+        compiling: Compiling | None = None,
     ) -> ListInfo:
         """Import ``entries`` as the list ``name`` and put the new generation in force.
 
@@ -180,9 +186,17 @@ class HashSet:
             if append:
                 _check_stored_alike(present, signal_types)
             path = self._files.new_segment_path(manifest)
-            with self._files.new_segment(path) as output:
+            with self._files.new_segment(path) as output, Spools(self._files.spool_directory) as spools:
                 write_segment(
-                    output, entries, signal_types, list_name=name, role=role, source=source, progress=progress
+                    output,
+                    entries,
+                    signal_types,
+                    list_name=name,
+                    role=role,
+                    source=source,
+                    progress=progress,
+                    compiling=compiling,
+                    spools=spools,
                 )
             kept = [record for record in manifest.segments if not replace or record not in present]
             changed = manifest.next([*kept, self._files.record(path)], keep_previous=self._keep_previous)
@@ -198,6 +212,7 @@ class HashSet:
         *,
         source: str | None = None,
         progress: Progress | None = None,
+        compiling: Compiling | None = None,
     ) -> ListUpdate:
         """Take the entries of the ids ``removed`` out of the list, then put ``added`` in, in one new generation.
 
@@ -208,13 +223,13 @@ class HashSet:
         Merges the latest segments where many small ones have gathered; where all should be merged, that is done on a
         thread, which the process's end waits for. Raises :class:`UnknownListError`, and else as :meth:`add_list`.
         """
-        with self._files.writing() as (manifest, stamp):
+        with self._files.writing() as (manifest, stamp), Spools(self._files.spool_directory) as spools:
             present = manifest.of_list(name)
             if not present:
                 raise UnknownListError("there is no list of that name in the hash set")
             _check_stored_alike(present, signal_types)
             segments = self._files.open_segments(present)
-            delta = Delta(segments, new_segment_id())
+            delta = Delta(segments, new_segment_id(), spools)
             delta.remove(removed)
             path = self._files.new_segment_path(manifest)
             try:
@@ -228,6 +243,8 @@ class HashSet:
                         source=source if source is not None else present[-1].metadata.source,
                         delta=delta,
                         progress=progress,
+                        compiling=compiling,
+                        spools=spools,
                     )
             except EmptyListError:
                 if delta.added or delta.tombstones():
@@ -278,7 +295,9 @@ class HashSet:
             self._files.write(changed, after=stamp)
             return changed.generation
 
-    def compact(self, *, keep_previous: bool = False) -> Compaction:
+    def compact(
+        self, *, keep_previous: bool = False, compiling: Callable[[str, int, int], None] | None = None
+    ) -> Compaction:
         """Merge each list into one segment without dead entries, and drop the previous generations.
 
         After that nothing that was removed is on the disk any more, and all is encrypted with the key to write with, or
@@ -288,7 +307,11 @@ class HashSet:
         raises.
         """
         before_bytes = self._size_bytes()
-        merged = [found for info in self.lists() if (found := compact_list(self._files, info.name)) is not None]
+        merged: list[ListInfo] = []
+        for info in self.lists():
+            told = partial(compiling, info.name) if compiling is not None else None
+            if (found := compact_list(self._files, info.name, told)) is not None:
+                merged.append(found)
         with self._files.writing() as (manifest, stamp):
             dropped = manifest if keep_previous else manifest.model_copy(update={"previous": ()})
             if dropped != manifest or not self._files.manifest_is_as_configured():
@@ -308,7 +331,11 @@ class HashSet:
 
     def stats(self) -> HashSetStats:
         """What the hash set holds, and how evenly its hashes are spread. Reads all perceptual hashes."""
-        return stats_of(self._files, self.load(verify=False))
+        return stats_of(self._files, self.load(verify=False, prepare=False))
+
+    def encrypted_files(self) -> EncryptedFiles:
+        """How many of the files are encrypted, those of previous generations included."""
+        return self._files.encrypted_files()
 
     def _size_bytes(self) -> int:
         return sum(record.size_bytes for record in self._files.read().files().values())
@@ -329,8 +356,8 @@ class HashSet:
             if not free:
                 return records  # a compaction copies these very segments
             path = self._files.new_segment_path(manifest)
-            with self._files.new_segment(path) as output:
-                merge_segments(output, [*segments, *self._files.open_segments([latest])][-taken:])
+            with self._files.new_segment(path) as output, Spools(self._files.spool_directory) as spools:
+                merge_segments(output, [*segments, *self._files.open_segments([latest])][-taken:], spools=spools)
         return [*records[:-taken], self._files.record(path)]
 
     def _compact_beside(self, name: str) -> None:
