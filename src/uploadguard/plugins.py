@@ -45,7 +45,7 @@ class Origin(NamedTuple):
 
     plugin: str
     hook: str
-    index: int
+    place: int
     installed: bool
 
 
@@ -171,10 +171,10 @@ class Plugins:
                 raise answer
             if not isinstance(answer, Sequence):
                 raise PluginError(plugin, f"{hook} must return a sequence, not {type(answer).__name__}")
-            for index, part in enumerate(answer):
+            for place, part in enumerate(answer):
                 if not isinstance(part, kind):
                     raise PluginError(plugin, f"{hook} gave a {type(part).__name__}, which is not a {kind.__name__}")
-                self._origins[id(part)] = Origin(plugin, hook, index, plugin in self._settings.plugins)
+                self._origins[id(part)] = Origin(plugin, hook, place, plugin in self._settings.plugins)
                 yield plugin, part
 
     def _collect_named(self, hook: str, kind: type[T]) -> dict[str, T]:
