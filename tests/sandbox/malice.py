@@ -76,7 +76,7 @@ def _write_gigabytes(path: str) -> None:
             file.write(b"\0")
 
 
-def _connect(family: int, address: object) -> None:
+def _connect(family: int, address: tuple[str, int] | str) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as connection:
         connection.connect(address)
 

@@ -118,6 +118,9 @@ def sandbox_state() -> tuple[bool, bool, bool, bool]:
     """Whether this process is non-dumpable, is killed when its parent ends, and can gain no privileges; whether this
     thread has no capabilities. Raises ``OSError``."""
 
+def sandbox_try_thread() -> None:
+    """Start a thread that ends at once. Raises ``BlockingIOError`` where a limit forbids it."""
+
 def sandbox_die_with_parent() -> None:
     """Have the kernel kill this process when the thread that started it ends. Raises ``OSError``."""
 

@@ -22,6 +22,7 @@ static int not_here(void)
 
 #ifdef __linux__
 
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -45,7 +46,7 @@ int ug_set_no_new_privs(void)
     return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
-enum { CAPABILITY_VERSION_3 = 0x20080522 };
+enum { CAPABILITY_VERSION_3 = 0x20080522, THREAD_STACK_BYTES = 256 << 10 };
 
 typedef struct {
     uint32_t version;
@@ -78,6 +79,30 @@ int ug_read_state(ug_process_state *state)
     state->no_new_privs = no_new_privs == 1;
     state->no_capabilities = !(held[0].effective | held[1].effective | held[0].permitted | held[1].permitted);
     return 0;
+}
+
+/* ---- threads ---- */
+
+static void *end_at_once(void *argument)
+{
+    return argument;
+}
+
+/* Without allocating in it, as a C library would reserve memory of its own for a thread that does. */
+int ug_try_thread(void)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    int error = pthread_attr_init(&attributes);
+    if (error == 0) {
+        pthread_attr_setstacksize(&attributes, THREAD_STACK_BYTES);
+        error = pthread_create(&thread, &attributes, end_at_once, NULL);
+        pthread_attr_destroy(&attributes);
+    }
+    if (error == 0)
+        error = pthread_join(thread, NULL);
+    errno = error;
+    return error == 0 ? 0 : -1;
 }
 
 /* ---- Landlock ---- */
@@ -268,6 +293,11 @@ int ug_filter_calls(void)
 #endif
 
 #else
+
+int ug_try_thread(void)
+{
+    return not_here();
+}
 
 int ug_die_with_parent(void)
 {

@@ -20,6 +20,9 @@ int ug_landlock_abi(void);
 
 /* The calls below return 0, or -1 with errno. */
 
+/* Starts a thread that ends at once. EAGAIN: a limit forbids it. */
+int ug_try_thread(void);
+
 int ug_die_with_parent(void);
 int ug_make_non_dumpable(void);
 int ug_drop_capabilities(void);  /* of the calling thread */

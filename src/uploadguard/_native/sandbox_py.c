@@ -24,6 +24,15 @@ static PyObject *py_state(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(argum
                          state.no_new_privs ? Py_True : Py_False, state.no_capabilities ? Py_True : Py_False);
 }
 
+static PyObject *py_try_thread(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(arguments))
+{
+    int status;
+    Py_BEGIN_ALLOW_THREADS
+    status = ug_try_thread();
+    Py_END_ALLOW_THREADS
+    return done(status);
+}
+
 static PyObject *py_die_with_parent(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(arguments))
 {
     return done(ug_die_with_parent());
@@ -61,6 +70,7 @@ PyMethodDef ug_sandbox_methods[] = {
     {"sandbox_probe", py_probe, METH_NOARGS, "sandbox_probe() -> (whether calls can be filtered, Landlock's version or 0)"},
     {"sandbox_state", py_state, METH_NOARGS,
      "sandbox_state() -> (non-dumpable, dies with its parent, no new privileges, no capabilities)"},
+    {"sandbox_try_thread", py_try_thread, METH_NOARGS, "Start a thread that ends at once."},
     {"sandbox_die_with_parent", py_die_with_parent, METH_NOARGS, "Have the kernel kill this process after its parent."},
     {"sandbox_make_non_dumpable", py_make_non_dumpable, METH_NOARGS, "Keep others of the same user out of this process."},
     {"sandbox_drop_capabilities", py_drop_capabilities, METH_NOARGS, "Give up this thread's capabilities."},

@@ -10,10 +10,8 @@ import mmap
 import os
 import resource
 import sys
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -137,33 +135,36 @@ def lock_down(
         return offered
     kept = frozenset({0, 1, 2, *keep_fds})
     _close_others(kept)
+    attempts = _Attempts()
     other_user = _leave_root()
-    with _step("give up capabilities"):
-        _kernel.sandbox_drop_capabilities()
+    attempts.make("give up capabilities", _kernel.sandbox_drop_capabilities)
     # Changing users clears both of these, so they come after it.
-    with _step("die with the parent"):
-        _kernel.sandbox_die_with_parent()
+    attempts.make("die with the parent", _kernel.sandbox_die_with_parent)
     if os.getppid() != parent_pid:
         raise OSError(errno.ESRCH, "the process that started this worker is gone")
-    with _step("make the process non-dumpable"):
-        _kernel.sandbox_make_non_dumpable()
+    attempts.make("become non-dumpable", _kernel.sandbox_make_non_dumpable)
     single_threaded = _is_single_threaded()
-    bounded_threads = _bound_threads()
-    address_space_bytes = _address_space_bytes()
-    with _step("give up gaining privileges"):
-        _kernel.sandbox_set_no_new_privs()
-    landlock_abi = offered.landlock_abi if single_threaded and _restrict_landlock(offered.landlock_abi) else 0
-    # Landlock needs one descriptor more for a moment, so the limit on them comes after it.
-    rlimits = _set_limits(address_space_bytes + memory_bytes, descriptors=max(kept) + 1)
+    bounded_threads = attempts.make("bound its threads", _bound_threads)
+    limits = _limits(memory_bytes, descriptors=max(kept) + 1) if offered.rlimits else {}
+    attempts.make("give up gaining privileges", _kernel.sandbox_set_no_new_privs)
+    landlock = (
+        single_threaded
+        and offered.landlock_abi > 0
+        and attempts.make("use Landlock", lambda: _kernel.sandbox_restrict_landlock(offered.landlock_abi))
+        and _is_denied(lambda: list(Path("/").iterdir()))
+    )
+    # Landlock and that look need one descriptor more for a moment, so the limit on them comes after.
+    rlimits = attempts.make("set its limits", lambda: _set_limits(limits)) and offered.rlimits
     non_dumpable, dies_with_parent, no_new_privs, no_capabilities = _kernel.sandbox_state()
-    seccomp = offered.seccomp and _filter_calls(tolerant="seccomp" not in required)
+    seccomp = (
+        offered.seccomp and attempts.make("filter system calls", _kernel.sandbox_filter_calls) and _is_denied(os.uname)
+    )
     layers = Layers(
         seccomp=seccomp,
-        landlock_abi=landlock_abi,
+        landlock_abi=offered.landlock_abi if landlock else 0,
         no_new_privs=no_new_privs,
         no_capabilities=no_capabilities and (single_threaded or other_user),
-        no_exec_memory=seccomp
-        and _is_denied(lambda: mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_EXEC)),
+        no_exec_memory=seccomp and _is_denied(_map_code),
         non_dumpable=non_dumpable,
         dies_with_parent=dies_with_parent,
         other_user=other_user,
@@ -172,30 +173,40 @@ def lock_down(
         pidfd=offered.pidfd,
     )
     if missing := layers.missing(required):
-        raise OSError(errno.EPERM, f"the sandbox could not be set up in full: {', '.join(missing)} not in force")
+        raise OSError(errno.EPERM, f"the sandbox is not in force: no {', '.join(missing)}{attempts.problems}")
     return layers
 
 
-@contextmanager
-def _step(what: str) -> Iterator[None]:
-    """Give an ``OSError`` of a step a sentence of its own."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, f"the sandbox could not {what}: {error.strerror}") from None
+class _Attempts:
+    """Steps that may fail, and why they did. What is in force is then asked of the kernel, not concluded from them."""
+
+    def __init__(self) -> None:
+        self._failed: list[str] = []
+
+    def make(self, what: str, step: Callable[[], bool | None]) -> bool:
+        """Whether the step could be done: it raised no ``OSError``, and did not say False."""
+        try:
+            return step() is not False
+        except OSError as error:
+            self._failed.append(f"could not {what}: {error.strerror}")
+            return False
+
+    @property
+    def problems(self) -> str:
+        """What failed, to end a sentence with."""
+        return f" ({'; '.join(self._failed)})" if self._failed else ""
 
 
 def _has_pidfd() -> bool:
     try:
         os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):
+    except (AttributeError, OSError):  # built for a kernel that had none, or running on one
         return False
     return True
 
 
 def _close_others(kept: frozenset[int]) -> None:
-    with _step("list its descriptors"):
-        open_fds = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+    open_fds = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
     for fd in open_fds:
         if fd not in kept:
             # The one that the listing itself needed is closed already.
@@ -245,12 +256,10 @@ def _bound_threads() -> bool:
 
     def fits(limit: int) -> bool:
         resource.setrlimit(resource.RLIMIT_NPROC, (limit, hard))
-        thread = threading.Thread(target=bool)
         try:
-            thread.start()
-        except RuntimeError:
+            _kernel.sandbox_try_thread()
+        except BlockingIOError:
             return False
-        thread.join()
         return True
 
     if fits(0):
@@ -266,52 +275,32 @@ def _bound_threads() -> bool:
     return True
 
 
-def _address_space_bytes() -> int:
-    with _step("see how much memory it has"):
-        return int(Path("/proc/self/statm").read_bytes().split()[0]) * mmap.PAGESIZE
-
-
-def _set_limits(address_space_bytes: int, *, descriptors: int) -> bool:
-    limits = {
-        resource.RLIMIT_AS: address_space_bytes,
+def _limits(memory_bytes: int, *, descriptors: int) -> dict[int, int]:
+    """The limits by their numbers, with what is taken now as the base of address space."""
+    address_space_bytes = int(Path("/proc/self/statm").read_bytes().split()[0]) * mmap.PAGESIZE
+    return {
+        resource.RLIMIT_AS: address_space_bytes + memory_bytes,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,  # type: ignore[attr-defined, unused-ignore]
         resource.RLIMIT_NOFILE: descriptors,
     }
+
+
+def _set_limits(limits: Mapping[int, int]) -> None:
     for limit, value in limits.items():
         _, hard = resource.getrlimit(limit)
         bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        with _step("set its limits"):
-            resource.setrlimit(limit, (bound, bound))
-    return True
+        resource.setrlimit(limit, (bound, bound))
 
 
-def _restrict_landlock(abi: int) -> bool:
-    """Take Landlock's rights, and see whether a folder can still be read."""
-    if abi == 0:
-        return False
-    try:
-        _kernel.sandbox_restrict_landlock(abi)
-    except OSError:
-        return False
-    return _is_denied(lambda: list(Path("/").iterdir()))
-
-
-def _filter_calls(*, tolerant: bool) -> bool:
-    """Install the filter, and see whether it stands."""
-    try:
-        with _step("filter system calls"):
-            _kernel.sandbox_filter_calls()
-    except OSError:
-        if tolerant:
-            return False
-        raise
-    return _is_denied(os.uname)
+def _map_code() -> None:
+    mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
 
 
 def _is_denied(act: Callable[[], object]) -> bool:
+    """Whether an act that needs what was given up fails for that reason."""
     try:
         act()
     except PermissionError:
