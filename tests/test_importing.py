@@ -7,7 +7,8 @@ from pathlib import Path
 
 from uploadguard.config import Settings
 from uploadguard.hashset import HashSet
-from uploadguard.importing import import_list
+from uploadguard.importing import import_list, update_from_file
+from uploadguard.lists import BadLine
 from uploadguard.plugins import Plugins
 
 
@@ -19,3 +20,49 @@ def test_names_that_a_file_makes_up_do_not_fill_the_memory(tmp_path: Path) -> No
     assert done.entries == 1
     assert len(done.ignored) == 21
     assert sum(done.ignored.values()) == 1000
+
+
+class Watching:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+        self.compiled: list[tuple[int, int]] = []
+
+    def bad_line(self, bad: BadLine) -> None: ...
+
+    def bytes_read(self, count: int) -> None:
+        assert not self.compiled, "reading comes before compiling"
+        self.read.append(count)
+
+    def compiling(self, done_bytes: int, total_bytes: int) -> None:
+        self.compiled.append((done_bytes, total_bytes))
+
+
+def assert_counts_up(compiled: list[tuple[int, int]], at_least: int) -> None:
+    done = [done_bytes for done_bytes, _ in compiled]
+    assert done == sorted(done)
+    (total,) = {total_bytes for _, total_bytes in compiled}
+    assert done[0] == 0
+    assert done[-1] == total
+    assert len(set(done)) >= at_least
+    assert all(done_bytes < total for done_bytes in done[:-1])
+
+
+def test_a_watcher_follows_an_import_and_an_update_to_their_ends(tmp_path: Path) -> None:
+    rows = [f"{number},{number:032x},{number * 0x9E3779B97F4A7C15:064x}" for number in range(1, 30_001)]
+    data = "\n".join(["id,md5,pdq", *rows]).encode()
+    hashset = HashSet.create(tmp_path / "set")
+    watching = Watching()
+    import_list(hashset, "many", io.BytesIO(data), Plugins(Settings()), watcher=watching)
+    assert watching.read[-1] == len(data)
+    assert_counts_up(watching.compiled, 5)
+    # What was promised is about what was written.
+    (record,) = hashset.stats().lists
+    assert 0.5 < watching.compiled[-1][1] / record.size_bytes < 1.1
+    watching = Watching()
+    update_from_file(hashset, "many", io.BytesIO(data[:100_000]), Plugins(Settings()), watcher=watching)
+    assert_counts_up(watching.compiled, 2)
+    compacting: list[tuple[int, int]] = []
+    hashset.compact(compiling=lambda name, done_bytes, total_bytes: compacting.append((done_bytes, total_bytes)))
+    assert_counts_up(compacting, 5)

@@ -94,8 +94,8 @@ class ImportWatcher(Protocol):
     def bytes_read(self, count: int) -> None:
         """So many bytes of the file were read so far."""
 
-    def compiling(self) -> None:
-        """The file was read to its end; its indexes are built now."""
+    def compiling(self, done_bytes: int, total_bytes: int) -> None:
+        """The file was read to its end; of its indexes so many bytes are written, of about so many."""
 
 
 class _Nobody:
@@ -105,7 +105,7 @@ class _Nobody:
 
     def bytes_read(self, count: int) -> None: ...
 
-    def compiling(self) -> None: ...
+    def compiling(self, done_bytes: int, total_bytes: int) -> None: ...
 
 
 class _Reading:
@@ -139,7 +139,6 @@ class _Reading:
                         f"{f'item {item.line}: ' if of_item else ''}{item.reason}; the import is strict",
                         line=None if of_item else item.line,
                     )
-        self._watcher.compiling()
 
 
 def import_list(
@@ -168,6 +167,7 @@ def import_list(
     options = ReadOptions(
         signal_types=plugins.signal_types, signal_type=signal_type, columns=columns, delimiter=delimiter
     )
+    watcher = watcher if watcher is not None else _Nobody()
     with _opened(source, plugins, options, format_name, strict, watcher) as (reading, format_found, shown):
         info = hashset.add_list(
             name,
@@ -177,6 +177,7 @@ def import_list(
             source=shown,
             replace=replace,
             append=append,
+            compiling=watcher.compiling,
         )
     return ListImport(
         info=info,
@@ -209,13 +210,16 @@ def update_from_file(
     :func:`import_list` and :meth:`~uploadguard.hashset.HashSet.update_list`.
     """
     kinds = lookup_kinds(plugins.signal_types.values())
+    watcher = watcher if watcher is not None else _Nobody()
     if source is None:
-        return FileUpdate(hashset.update_list(name, (), removed, kinds), None, 0, {})
+        return FileUpdate(hashset.update_list(name, (), removed, kinds, compiling=watcher.compiling), None, 0, {})
     options = ReadOptions(
         signal_types=plugins.signal_types, signal_type=signal_type, columns=columns, delimiter=delimiter
     )
     with _opened(source, plugins, options, format_name, strict, watcher) as (reading, format_found, shown):
-        update = hashset.update_list(name, _with_ids(reading), removed, kinds, source=shown)
+        update = hashset.update_list(
+            name, _with_ids(reading), removed, kinds, source=shown, compiling=watcher.compiling
+        )
     return FileUpdate(update, format_found, reading.bad_lines, dict(reading.ignored))
 
 
@@ -235,10 +239,9 @@ def _opened(
     options: ReadOptions,
     format_name: str | None,
     strict: bool,
-    watcher: ImportWatcher | None,
+    watcher: ImportWatcher,
 ) -> Iterator[tuple[_Reading, str, str]]:
     """The file's entries, its format, and its name to show."""
-    watcher = watcher if watcher is not None else _Nobody()
     path = source if isinstance(source, Path) else None
     shown = os.fsencode(path.name).decode(errors="replace") if path is not None else "standard input"
     with _naming(path), closing(open_list(source, on_read=watcher.bytes_read)) as stream:

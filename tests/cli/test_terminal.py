@@ -76,6 +76,7 @@ def test_an_import_shows_a_progress_bar_and_then_only_its_result(deployment: Dep
     code, written = on_terminal("lists", "add", "many", "many.txt", "--signal-type", "md5")
     assert code == 0
     assert "reading" in written
+    assert re.search(r"compiling\s.*\d%", _ESCAPE.sub("", written)), "the bar goes on after reading"
     assert "/1.3 MB" in _ESCAPE.sub("", written)
     assert "many.txt:1: " in written
     assert "\x1b[2K" in written, "the bar is erased at the end"

@@ -1,4 +1,4 @@
-"""How an import goes, on standard error: bad lines, and on a terminal a progress bar."""
+"""How far long work is, on standard error: on a terminal a progress bar, and an import's bad lines."""
 
 from __future__ import annotations
 
@@ -13,24 +13,21 @@ if TYPE_CHECKING:
 
     from uploadguard.lists import BadLine
 
-__all__ = ["ImportProgress"]
+__all__ = ["ImportProgress", "ProgressBar"]
 
 _BAD_LINES_SHOWN = 20
 
 
-class ImportProgress:
-    """An :class:`~uploadguard.importing.ImportWatcher` for people, or with ``as_json`` for programs.
+class ProgressBar:
+    """A bar of bytes with their rate, the share that is done and the time left; shown only on a terminal.
 
-    ``shown`` is the file as messages name it; ``size_bytes`` None where it is not known.
+    To be used in a ``with`` block.
     """
 
-    def __init__(self, shown: str, size_bytes: int | None, *, as_json: bool) -> None:
-        self._shown = shown
-        self._size_bytes = size_bytes
-        self._as_json = as_json
-        self._bad_lines = 0
+    def __init__(self) -> None:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._what: str | None = None
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -42,6 +39,55 @@ class ImportProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def show(self, what: str, done_bytes: int, total_bytes: int | None) -> None:
+        """Move the bar; where ``what`` is another than before, it begins anew."""
+        if self._bar is None:
+            return
+        if self._task is None or what != self._what:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(what, total=total_bytes)
+            self._what = what
+        self._bar.update(self._task, completed=done_bytes, total=total_bytes)
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}", markup=False), BarColumn(None), TaskProgressColumn(), DownloadColumn(),
+            TransferSpeedColumn(), TimeRemainingColumn(compact=True),
+        )  # fmt: skip
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._bar.start()
+
+
+class ImportProgress(ProgressBar):
+    """An :class:`~uploadguard.importing.ImportWatcher` for people, or with ``as_json`` for programs.
+
+    ``shown`` is the file as messages name it; ``size_bytes`` None where it is not known.
+    """
+
+    def __init__(self, shown: str, size_bytes: int | None, *, as_json: bool) -> None:
+        super().__init__()
+        self._shown = shown
+        self._size_bytes = size_bytes
+        self._as_json = as_json
+        self._bad_lines = 0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, traceback)
         more = self._bad_lines - _BAD_LINES_SHOWN
         if more > 0 and not self._as_json:
             echo(f"... and {more:,} more bad lines; --json shows all", err=True)
@@ -58,22 +104,8 @@ class ImportProgress:
 
     def bytes_read(self, count: int) -> None:
         """Move the bar."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=count)
+        self.show("reading", count, self._size_bytes)
 
-    def compiling(self) -> None:
-        """Say that what is left is not reading."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description="compiling")
-
-    def _start(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-        from rich.progress import TransferSpeedColumn as SpeedColumn
-
-        columns = (
-            TextColumn("{task.description}"), BarColumn(None), DownloadColumn(), SpeedColumn(), TimeRemainingColumn(),
-        )  # fmt: skip
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("reading", total=self._size_bytes)
-        self._bar.start()
+    def compiling(self, done_bytes: int, total_bytes: int) -> None:
+        """Move the bar of what comes after reading."""
+        self.show("compiling", done_bytes, total_bytes)
