@@ -6,6 +6,7 @@ import contextlib
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from uploadguard.errors import ManifestError, SegmentError
@@ -34,7 +35,7 @@ from uploadguard.hashset.manifest import (
 )
 from uploadguard.hashset.segment import Segment
 
-__all__ = ["COMPACTION_PREFIX", "Directory", "is_leftover"]
+__all__ = ["COMPACTION_PREFIX", "Directory", "EncryptedFiles", "is_leftover"]
 
 COMPACTION_PREFIX = ".compaction."
 """Begins the name of a segment that a compaction writes while it holds no write lock."""
@@ -120,14 +121,28 @@ class Directory:
     def is_as_configured(self, record: SegmentRecord) -> bool:
         """Whether a segment is encrypted with the key to write with, or plain if there is none."""
         try:
-            with (self.path / record.file).open("rb") as file:
-                return key_id_of(file.read(HEADER_BYTES)) == self._writing_id
+            return self._key_id(record) == self._writing_id
         except OSError:
             return True  # opening it says what is wrong
 
     def manifest_is_as_configured(self) -> bool:
         """The same of the manifest. Raises :class:`ManifestError`."""
         return read_manifest(self.path, self.keys).key_id == self._writing_id
+
+    def encrypted_files(self) -> EncryptedFiles:
+        """Count the files that are encrypted. Raises :class:`ManifestError`."""
+        manifest, _, key_id = read_manifest(self.path, self.keys)
+        found = [key_id]
+        for record in manifest.files().values():
+            with contextlib.suppress(OSError):  # removed meanwhile, or verifying says what is wrong
+                found.append(self._key_id(record))
+        return EncryptedFiles(
+            len(found), sum(item is not None for item in found), sum(item == self._writing_id for item in found)
+        )
+
+    def _key_id(self, record: SegmentRecord) -> bytes | None:
+        with (self.path / record.file).open("rb") as file:
+            return key_id_of(file.read(HEADER_BYTES))
 
     @property
     def spool_directory(self) -> Path | None:
@@ -186,6 +201,15 @@ class Directory:
         if _record_of(segment) != record:
             raise SegmentError("is not the file that the manifest names; import the list again", path=path)
         return segment
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptedFiles:
+    """Of the manifest and all segments that are kept: how many there are, are encrypted, and are so as configured."""
+
+    files: int
+    encrypted: int
+    as_configured: int
 
 
 class NewSegment:
