@@ -33,7 +33,9 @@ class Serve:
         self.opened: list[Serving] = []
 
     def __call__(self, hash_set: HashSet, refresh_s: float) -> Serving:
-        serving = Serving(hash_set.directory, verify=True, refresh_s=refresh_s, signal_types=TYPES, changed=self._note)
+        serving = Serving(
+            HashSet.open(hash_set.directory), verify=True, refresh_s=refresh_s, signal_types=TYPES, changed=self._note
+        )
         self.opened.append(serving)
         return serving
 
@@ -154,7 +156,13 @@ def test_the_watcher_ends_with_its_owner(hash_set: HashSet) -> None:
         return any(ended() or threading.Event().wait(0.01) for _ in range(3000))
 
     closed, forgotten = (
-        Serving(hash_set.directory, verify=True, refresh_s=0.01, signal_types=TYPES, changed=lambda number: None)
+        Serving(
+            HashSet.open(hash_set.directory),
+            verify=True,
+            refresh_s=0.01,
+            signal_types=TYPES,
+            changed=lambda number: None,
+        )
         for _ in range(2)
     )
     closed.current()

@@ -25,6 +25,7 @@ from uploadguard.models import FailureCode, Verdict
 from uploadguard.policy import Policy, Rule, Rules, SignalDefaults
 
 __all__ = [
+    "EncryptionSettings",
     "FailureSettings",
     "HashsetSettings",
     "ListRuleSettings",
@@ -70,6 +71,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class EncryptionSettings(_Section):
+    """Encryption of the hash set's files (extra: encryption). Without a key they are plain."""
+
+    key_file: Path | None = Field(
+        default=None,
+        examples=[Path("hashset.key")],
+        description="The file with the key, as `uploadguard hashset newkey` makes it. New files are encrypted with its "
+        "first key; those of its other keys are read too. Relative as hashset.path is.",
+    )
+    key_env: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        examples=["HASHSET_KEY"],
+        description="In place of key_file: the name of the environment variable that holds what the file would.",
+    )
+    write: Flag = Field(
+        default=True,
+        description="Whether new files are encrypted; false: they are plain, and the keys are for reading the others.",
+    )
+
+
 class HashsetSettings(_Section):
     """The compiled hash lists that uploads are looked up in."""
 
@@ -91,6 +112,11 @@ class HashsetSettings(_Section):
         description="How often to look for a new generation, in seconds; 0 is never.",
     )
     verify: Flag = Field(default=True, description="Whether to check the hash set's checksums when it is opened.")
+    keep_previous: Whole = Field(
+        default=3,
+        ge=0,
+        description="How many previous generations a change leaves to roll back to, with all their files.",
+    )
     warn_after_h: Annotated[float, Strict()] = Field(
         default=24.0,
         ge=0,
@@ -103,6 +129,7 @@ class HashsetSettings(_Section):
         allow_inf_nan=False,
         description="After so many hours without an update every check fails as hash_set_stale; 0 is never.",
     )
+    encryption: EncryptionSettings = Field(default_factory=EncryptionSettings)
 
 
 class MediaSettings(_Section):

@@ -33,7 +33,8 @@ def render_settings_table() -> str:
     rows = ["| key | takes | default | meaning |", "|---|---|---|---|"]
     for setting in walk(Settings):
         if setting.path[0] != "tenants":
-            default = f"`{toml_value(setting.default)}`" if setting.default is not None else "see rules"
+            unset = "see rules" if setting.below_free_key else "none"
+            default = f"`{toml_value(setting.default)}`" if setting.default is not None else unset
             rows.append(f"| `{setting.shown}` | {setting.type_text} | {default} | {setting.meaning} |")
     rows.append(
         "| `tenants.<tenant>.policy` | a table | none | The tenant's own `signals`, `lists` and `failures`, "
@@ -43,7 +44,7 @@ def render_settings_table() -> str:
 
 
 def _table_lines(table: tuple[str, ...], settings: list[Setting]) -> Iterator[str]:
-    example = "<" in settings[0].shown
+    example = settings[0].below_free_key
     mark = "#" if example else ""
     if table:
         yield from _comment(_table_meaning(table)).splitlines()
@@ -51,7 +52,7 @@ def _table_lines(table: tuple[str, ...], settings: list[Setting]) -> Iterator[st
     for setting in settings:
         if not (example and table[0] == "tenants"):
             yield from _comment(f"{setting.meaning} ({setting.type_text})").splitlines()
-        yield f"{mark}{setting.path[-1]} = {setting.example}"
+        yield f"{mark if setting.default is not None else '#'}{setting.path[-1]} = {setting.example}"
 
 
 def _table_meaning(table: tuple[str, ...]) -> str:

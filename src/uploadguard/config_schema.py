@@ -99,7 +99,7 @@ class Node(NamedTuple):
 class Setting:
     """One key. ``path`` has example keys where they are free, ``shown`` has what they are, as ``<list>``.
 
-    ``default`` is None where the key has none: one of a rule's fields, or below a free key. ``example`` is TOML.
+    ``default`` is None where the key has none: it can be left out, or is below a free key. ``example`` is TOML.
     """
 
     path: tuple[str, ...]
@@ -108,6 +108,11 @@ class Setting:
     default: object
     example: str
     meaning: str
+
+    @property
+    def below_free_key(self) -> bool:
+        """Whether it can stand more than once, below keys that are free."""
+        return "<" in self.shown
 
 
 def root(model: type[BaseModel]) -> Node:

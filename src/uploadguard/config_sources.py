@@ -210,7 +210,7 @@ def _unknown_variable(name: str, path: tuple[str, ...], model: type[BaseModel]) 
 
 def _similar_path(path: tuple[str, ...], model: type[BaseModel]) -> tuple[str, ...] | None:
     if len(path) == 1:  # a single underscore for two, or the table left out
-        fixed = [setting.path for setting in walk(model) if setting.default is not None]
+        fixed = [setting.path for setting in walk(model) if not setting.below_free_key]
         flat = {setting[-1]: setting for setting in fixed} | {"_".join(setting): setting for setting in fixed}
         return flat.get(closest(path[0], flat, cutoff=0.8) or "")
     known = 0

@@ -7,26 +7,31 @@ import functools
 import logging
 import os
 import threading
+import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from uploadguard.check import CheckRunner, Timings
+from uploadguard.check import CheckOrder, CheckRunner, Timings
 from uploadguard.config import Settings
-from uploadguard.errors import NotReadyError, PluginError
-from uploadguard.hashing import decode_options, media_limits
+from uploadguard.errors import NotReadyError, PluginError, UploadguardError
+from uploadguard.hashing import inspection_job, open_sandbox
 from uploadguard.hashset import Generation, Segment, build_segment
 from uploadguard.models import Context, Decision
+from uploadguard.opening import open_hashset
 from uploadguard.plugins import Plugins
 from uploadguard.policy import SignalDefaults
+from uploadguard.sandbox.inspector import SandboxedInspector, SandboxStatus
+from uploadguard.sandbox.lockdown import Layers
 from uploadguard.serving import Served, Serving
-from uploadguard.signals.base import DigestSignal, PixelSignal, SignalType, lookup_kinds
+from uploadguard.signals.base import DigestSignal, SignalType, lookup_kinds
 from uploadguard.signals.digests import DIGESTS
 from uploadguard.signals.pdq import Pdq
 from uploadguard.testing import testlist
@@ -37,6 +42,7 @@ __all__ = ["Guard", "GuardStatus", "StreamingCheck"]
 log = logging.getLogger("uploadguard")
 
 _NO_CONTEXT = Context()
+_NOT_ISOLATED = SandboxStatus("none", Layers(), None)
 _DEFAULT_CONFIG = "uploadguard.toml"
 _GUARDS: weakref.WeakSet[Guard] = weakref.WeakSet()
 """Those of this process, whose locks a forked child must renew: their holders do not exist in it."""
@@ -48,7 +54,7 @@ class GuardStatus:
 
     ``checks`` counts decisions by verdict label; ``plugin_errors`` counts by plugin name. ``refresh_error`` is why the
     newest generation on disk is not the one that serves, if it is not. ``updated_at`` is when the last list was
-    imported or updated, UTC.
+    imported or updated, UTC. ``sandbox`` is how uploads are isolated, and how the workers are doing.
     """
 
     ready: bool
@@ -59,6 +65,7 @@ class GuardStatus:
     fail_open: tuple[str, ...]
     refresh_error: str | None
     updated_at: datetime | None
+    sandbox: SandboxStatus
 
 
 class Guard:
@@ -72,7 +79,6 @@ class Guard:
         self._plugins = Plugins(settings, tuple((plugins or {}).items()))
         signals = self._plugins.enabled_signals()
         digest_signals = [signal for signal in signals if isinstance(signal, DigestSignal)]
-        pixel_signals = [signal for signal in signals if isinstance(signal, PixelSignal)]
         self._policy = settings.decision_policy(
             {
                 signal.name: SignalDefaults(
@@ -82,13 +88,13 @@ class Guard:
             }
         )
         self._fail_open = self._policy.fail_open()
-        self._pools = _Pools(settings)
+        job = inspection_job(settings, self._plugins)
+        self._sandbox = open_sandbox(settings, job, self._plugins)
+        self._pools = _Pools(settings, self._sandbox)
         self._runner = CheckRunner(
             digest_signals=digest_signals,
-            pixel_signals=pixel_signals,
-            decoders=self._plugins.decoders,
-            options=decode_options(settings),
-            media_limits=media_limits(settings),
+            job=job,
+            sandbox=self._sandbox,
             policy=self._policy,
             plugins=self._plugins,
             digest_pool=self._pools.digests,
@@ -99,11 +105,11 @@ class Guard:
         self._closed = False
         hashset = settings.hashset
         self._serving = Serving(
-            hashset.path,
+            open_hashset(settings),
             verify=hashset.verify,
             refresh_s=hashset.refresh_s,
             built_in=(_test_segment(),) if hashset.test_list else (),
-            signal_types={signal.name for signal in (*digest_signals, *pixel_signals)},
+            signal_types={signal.name for signal in (*digest_signals, *job.signals)},
             changed=self._generation_changed,
         )
         _GUARDS.add(self)
@@ -114,10 +120,15 @@ class Guard:
             log.warning("policy rules name %d list(s) that the hash set does not hold", len(unknown))
         if not self._can_answer(self._serving.loaded):
             log.warning("the hash set is empty: every check will raise until a list is imported")
-        for _, answer in self._plugins.call_each("uploadguard_startup", guard=self):
-            if isinstance(answer, PluginError):
-                self.close()
-                raise answer
+        try:
+            if self._sandbox is not None and settings.sandbox.prewarm:
+                self._sandbox.prewarm()
+            for _, answer in self._plugins.call_each("uploadguard_startup", guard=self):
+                if isinstance(answer, PluginError):
+                    raise answer
+        except UploadguardError:
+            self.close()
+            raise
 
     @classmethod
     def open(
@@ -136,8 +147,9 @@ class Guard:
         by name, beside those that the configuration names. Further keywords override settings:
         ``media={"max_pixels": 10_000_000}``.
 
-        Raises :class:`~uploadguard.errors.ConfigError`, :class:`~uploadguard.errors.HashSetError` or
-        :class:`~uploadguard.errors.PluginError`.
+        Raises :class:`~uploadguard.errors.ConfigError`, :class:`~uploadguard.errors.HashSetError`,
+        :class:`~uploadguard.errors.PluginError`, or :class:`~uploadguard.errors.SandboxError` where uploads cannot be
+        isolated as ``sandbox.isolation`` asks for.
         """
         if isinstance(hashset, Mapping):
             overrides["hashset"] = hashset
@@ -173,9 +185,7 @@ class Guard:
 
     async def acheck(self, data: Data, *, context: Context | None = None) -> Decision:
         """:meth:`check` on a thread of the Guard's, so that the event loop goes on. Cancelling it stops the work."""
-        cancelled = threading.Event()
-        work = functools.partial(self._check, data, _context_of(context), cancelled.is_set)
-        return await self._on_thread(work, cancelled)
+        return await self._on_thread(functools.partial(self._check, data, _context_of(context)))
 
     def inspect(self, context: Context | None = None) -> StreamingCheck:
         """A check of an upload that is still arriving: its digests are computed as the bytes come in."""
@@ -200,6 +210,7 @@ class Guard:
                 fail_open=self._fail_open,
                 refresh_error=str(error) if error is not None else None,
                 updated_at=served.updated_at,
+                sandbox=self._sandbox.status() if self._sandbox is not None else _NOT_ISOLATED,
             )
 
     def explain(self, decision: Decision) -> str:
@@ -234,6 +245,8 @@ class Guard:
         for _, answer in self._plugins.call_each("uploadguard_shutdown", guard=self):
             self._count_plugin_error(answer)
         self._pools.close()
+        if self._sandbox is not None:
+            self._sandbox.close()
         self._serving.close()
 
     def __enter__(self) -> Self:
@@ -249,17 +262,21 @@ class Guard:
         self._serving.after_fork()
         self._pools.after_fork()
 
-    async def _on_thread(self, work: Callable[[], Decision], cancelled: threading.Event) -> Decision:
+    async def _on_thread(self, work: Callable[[_Call], Decision]) -> Decision:
         """Run a check on a thread of the Guard's; cancelling the waiting task stops the work."""
         self._generation()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pools.checks(), work)
-        except asyncio.CancelledError:
-            cancelled.set()
-            task = asyncio.current_task()
-            if self._closed and (task is None or not task.cancelling()):
-                raise NotReadyError("the Guard was closed before the check began") from None
-            raise
+        cancelled = threading.Event()
+        with self._pools.room() as has_room:
+            executor = self._pools.checks() if has_room else self._pools.shed()
+            call = _Call(time.monotonic(), cancelled.is_set, overloaded=not has_room)
+            try:
+                return await asyncio.get_running_loop().run_in_executor(executor, work, call)
+            except asyncio.CancelledError:
+                cancelled.set()
+                task = asyncio.current_task()
+                if self._closed and (task is None or not task.cancelling()):
+                    raise NotReadyError("the Guard was closed before the check began") from None
+                raise
 
     def _can_answer(self, served: Served) -> bool:
         return served.entries > 0 or self._settings.hashset.allow_empty
@@ -275,16 +292,24 @@ class Guard:
             )
         return served.generation
 
-    def _check(self, data: Data, context: Context, cancelled: Callable[[], bool] = lambda: False) -> Decision:
+    def _check(self, data: Data, context: Context, call: _Call | None = None) -> Decision:
+        call = call or _Call(time.monotonic())
         generation = self._generation()
         timings = Timings()
+        reading = time.monotonic()
         upload = read_upload(data, self._runner.new_digest(), self._settings.media.max_file_bytes)
         timings.lap("read")
-        return self._announce(*self._runner.run(upload, context, generation, timings, cancelled), context)
+        order = self._order(call, time.monotonic() - reading)
+        return self._announce(*self._runner.run(upload, context, generation, timings, order), context)
 
-    def _finish(self, buffer: UploadBuffer, context: Context, cancelled: Callable[[], bool]) -> Decision:
+    def _finish(self, buffer: UploadBuffer, context: Context, call: _Call | None = None) -> Decision:
+        order = self._order(call or _Call(time.monotonic()), 0.0)
         generation = self._generation()
-        return self._announce(*self._runner.run(buffer.finish(), context, generation, Timings(), cancelled), context)
+        return self._announce(*self._runner.run(buffer.finish(), context, generation, Timings(), order), context)
+
+    def _order(self, call: _Call, read_s: float) -> CheckOrder:
+        """A check's time runs from the call, without the reading of its upload."""
+        return CheckOrder(call.called + read_s + self._settings.sandbox.deadline_s, call.cancelled, call.overloaded)
 
     def _announce(self, decision: Decision, errors: list[PluginError], context: Context) -> Decision:
         """Count the decision and tell the observers."""
@@ -317,7 +342,6 @@ class StreamingCheck:
         self._buffer: UploadBuffer | None = UploadBuffer(
             guard._runner.new_digest(), guard.settings.media.max_file_bytes
         )
-        self._cancelled = threading.Event()
 
     def write(self, chunk: bytes | memoryview) -> None:
         """Take in the next bytes of the upload."""
@@ -327,12 +351,11 @@ class StreamingCheck:
 
     def finish(self) -> Decision:
         """All bytes are in: decide. Raises as :meth:`Guard.check` does."""
-        return self._guard._finish(self._take(), self._context, self._cancelled.is_set)
+        return self._guard._finish(self._take(), self._context)
 
     async def afinish(self) -> Decision:
         """:meth:`finish` on a thread of the Guard's, so that the event loop goes on."""
-        work = functools.partial(self._guard._finish, self._take(), self._context, self._cancelled.is_set)
-        return await self._guard._on_thread(work, self._cancelled)
+        return await self._guard._on_thread(functools.partial(self._guard._finish, self._take(), self._context))
 
     def __enter__(self) -> Self:
         return self
@@ -349,16 +372,44 @@ class StreamingCheck:
         return buffer
 
 
-class _Pools:
-    """The Guard's threads: for digests beside decoding, and for asynchronous checks. Made when first used."""
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """How a check was called for: when (by :func:`time.monotonic`), and what an asynchronous one knows beside."""
 
-    def __init__(self, settings: Settings) -> None:
+    called: float
+    cancelled: Callable[[], bool] | None = None
+    overloaded: bool = False
+
+
+class _Pools:
+    """The Guard's threads: for digests beside decoding, and for asynchronous checks. Made when first used.
+
+    Where uploads are decoded in worker processes, each check that is at work or may wait for a worker has a thread, and
+    those beyond are told so at once: nothing queues unseen.
+    """
+
+    def __init__(self, settings: Settings, sandbox: SandboxedInspector | None) -> None:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         overlap = settings.threads.digest_overlap
         self._overlap = cpus > 1 if overlap == "auto" else overlap
-        self._sizes = {"digests": cpus, "checks": settings.threads.workers or cpus}
+        self._room = max(sandbox.max_at_once, settings.threads.workers) if sandbox is not None else None
+        self._under_way = 0
+        checks = self._room or settings.threads.workers or cpus
+        self._sizes = {"digests": cpus, "checks": checks, "shed": cpus}
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._making = threading.Lock()
+
+    @contextmanager
+    def room(self) -> Iterator[bool]:
+        """Whether an asynchronous check has a thread; it counts as under way until it leaves here."""
+        with self._making:
+            has_room = self._room is None or self._under_way < self._room
+            self._under_way += has_room
+        try:
+            yield has_room
+        finally:
+            with self._making:
+                self._under_way -= has_room
 
     def digests(self) -> Executor | None:
         """Where to compute digests beside decoding; None: in line."""
@@ -368,6 +419,10 @@ class _Pools:
         """Where to run asynchronous checks."""
         return self._pool("checks")
 
+    def shed(self) -> Executor:
+        """Where to run those of them that are too many, with their digests only."""
+        return self._pool("shed")
+
     def close(self) -> None:
         """Finish what is running and stop the threads."""
         for pool in self._pools.values():
@@ -376,7 +431,7 @@ class _Pools:
 
     def after_fork(self) -> None:
         """In a forked child: the parent's threads do not exist here."""
-        self._pools, self._making = {}, threading.Lock()
+        self._pools, self._making, self._under_way = {}, threading.Lock(), 0
 
     def _pool(self, kind: str) -> ThreadPoolExecutor:
         pool = self._pools.get(kind)

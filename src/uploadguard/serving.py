@@ -14,7 +14,6 @@ import time
 import weakref
 from collections.abc import Callable, Collection
 from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
 from uploadguard.errors import HashSetError, NotReadyError
@@ -40,7 +39,7 @@ class Served(NamedTuple):
 
 
 class Serving:
-    """The current generation of a hash set's directory.
+    """The current generation of a hash set.
 
     Raises :class:`~uploadguard.errors.HashSetError` if there is none that can be loaded. ``signal_types`` are those
     that checks use. ``built_in`` are segments that serve beside it and do not count as protection: the test list.
@@ -50,7 +49,7 @@ class Serving:
 
     def __init__(
         self,
-        directory: Path,
+        hash_set: HashSet,
         *,
         verify: bool,
         refresh_s: float,
@@ -58,7 +57,7 @@ class Serving:
         built_in: tuple[Segment, ...] = (),
         changed: Callable[[int], None],
     ) -> None:
-        self._hashset = HashSet.open(directory)
+        self._hashset = hash_set
         self._verify = verify
         self._refresh_s = refresh_s
         self._signal_types = signal_types

@@ -14,6 +14,7 @@ from uploadguard.bench.statistics import STAGES, in_order
 from uploadguard.config import Settings
 from uploadguard.hashset import HashSet
 from uploadguard.lists import ListEntry
+from uploadguard.opening import create_hashset
 from uploadguard.plugins import Plugins
 from uploadguard.signals.base import PixelSignal, lookup_kinds
 
@@ -51,7 +52,7 @@ class Deployment:
         """
         settings = self.settings()
         kinds = lookup_kinds(Plugins(settings).enabled_signals())
-        hashset = HashSet.create(settings.hashset.path)
+        hashset = create_hashset(settings)
         entries = _random_entries(self.made_up_entries, kinds)
         hashset.add_list("random", entries, kinds, source="bench", progress=progress)
         return hashset

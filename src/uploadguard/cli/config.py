@@ -78,11 +78,11 @@ def _look(settings: Settings, findings: _Findings) -> None:
     """Load each part by itself, so that one that is wrong does not hide what is wrong with the next."""
     from uploadguard.errors import UploadguardError
     from uploadguard.guard import Guard
-    from uploadguard.hashset import HashSet
+    from uploadguard.opening import open_hashset
 
     _look_at_plugins(settings, findings)
     try:
-        findings.generation = HashSet.open(settings.hashset.path).load(verify=True)
+        findings.generation = open_hashset(settings).load(verify=True, prepare=False)
     except UploadguardError as error:
         findings.problems += problems_of(error)
     if findings.signals is None:
@@ -133,6 +133,7 @@ def _rows(settings: Settings, findings: _Findings) -> Iterator[tuple[str, str]]:
     if findings.signals is not None:
         yield "signal types", ", ".join(findings.signals)
     yield "hash set", str(settings.hashset.path)
+    yield "encryption", _encryption(settings)
     if findings.generation is not None:
         yield "generation", str(findings.generation.number)
         for info in findings.generation.lists:
@@ -146,6 +147,15 @@ def _rows(settings: Settings, findings: _Findings) -> Iterator[tuple[str, str]]:
     yield "ready", "yes" if findings.ready else "no"
 
 
+def _encryption(settings: Settings) -> str:
+    """Where the key comes from; of an environment variable not even the name, which may be a key by mistake."""
+    encryption = settings.hashset.encryption
+    if encryption.key_file is None and encryption.key_env is None:
+        return "none"
+    source = f"the key of {encryption.key_file}" if encryption.key_file is not None else "a key in the environment"
+    return source if encryption.write else f"{source}, for reading only"
+
+
 def _record(settings: Settings | None, findings: _Findings) -> dict[str, object]:
     generation = findings.generation
     return {
@@ -156,6 +166,7 @@ def _record(settings: Settings | None, findings: _Findings) -> dict[str, object]
         "plugins": list(findings.plugins or ()),
         "signal_types": list(findings.signals or ()),
         "hashset": str(settings.hashset.path) if settings is not None else None,
+        "encryption": _encryption(settings) if settings is not None else None,
         "generation": generation.number if generation is not None else None,
         "lists": [
             {"name": info.name, "role": info.role, "entries": info.entries, "hashes": dict(info.hashes)}

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.output import echo, new_table, print_json, print_table, report_error, report_warning, size_text
+from uploadguard.cli.progress import ProgressBar
 from uploadguard.cli.state import State
 
 if TYPE_CHECKING:
-    from uploadguard.hashset import HashSet, ListStats
+    from uploadguard.hashset import BucketSkew, HashSet, ListStats
+    from uploadguard.hashset.directory import EncryptedFiles
 
 __all__ = ["hashset"]
 
 
 @click.group()
 def hashset() -> None:
-    """Verify, measure, compact and roll back the hash set."""
+    """Verify, measure, compact, roll back and encrypt the hash set."""
 
 
 def _open(state: State) -> HashSet:
-    from uploadguard.hashset import HashSet
+    from uploadguard.opening import open_hashset
 
-    return HashSet.open(state.load_settings().hashset.path)
+    return open_hashset(state.load_settings())
 
 
 @hashset.command()
@@ -70,7 +73,8 @@ def verify(state: State, as_json: bool) -> Exit:
 @click.pass_obj
 def stats(state: State, as_json: bool) -> Exit:
     """Show what the hash set holds: entries, sizes, age, and how evenly perceptual hashes are spread."""
-    found = _open(state).stats()
+    opened = _open(state)
+    found, files = opened.stats(), opened.encrypted_files()
     if as_json:
         print_json(
             {
@@ -80,6 +84,9 @@ def stats(state: State, as_json: bool) -> Exit:
                 "size_bytes": found.size_bytes,
                 "previous": list(found.previous),
                 "previous_bytes": found.previous_bytes,
+                "files": files.files,
+                "encrypted_files": files.encrypted,
+                "files_as_configured": files.as_configured,
                 "lists": [_list_record(item) for item in found.lists],
             }
         )
@@ -90,17 +97,25 @@ def stats(state: State, as_json: bool) -> Exit:
         ("age", str(timedelta(seconds=round(found.age_s)))),
         ("size", size_text(found.size_bytes)),
         ("previous", f"{previous}; {size_text(found.previous_bytes)} more"),
+        ("encrypted", _encrypted_text(files)),
     ]
     print_table(new_table("Hash set", ""), rows)
     if not found.lists:
         return Exit.OK
     echo()
     table = new_table(
-        "List", "Signal type", "Hashes", "Entries", "Dead", "Segments", "Size", "Largest bucket", "Mean",
-        right=["Hashes", "Entries", "Dead", "Segments", "Size", "Largest bucket", "Mean"], fold=["List"],
+        "List", "Signal type", "Hashes", "Entries", "Dead", "Segments", "Size", "Fullest line", "Overflow",
+        right=["Hashes", "Entries", "Dead", "Segments", "Size", "Fullest line", "Overflow"], fold=["List"],
     )  # fmt: skip
     print_table(table, [row for item in found.lists for row in _list_rows(item)])
     return Exit.OK
+
+
+def _encrypted_text(files: EncryptedFiles) -> str:
+    text = f"{files.encrypted} of {files.files} files"
+    if files.as_configured < files.files:
+        text += f"; {files.files - files.as_configured} not as configured: `uploadguard hashset compact` rewrites them"
+    return text
 
 
 def _list_record(item: ListStats) -> dict[str, Any]:
@@ -113,8 +128,25 @@ def _list_record(item: ListStats) -> dict[str, Any]:
         "size_bytes": item.size_bytes,
         "updated": item.info.updated_at.isoformat(),
         "hashes": dict(item.info.hashes),
-        "buckets": {name: {"largest": skew.largest, "mean": round(skew.mean, 2)} for name, skew in item.skew.items()},
+        "buckets": {name: _skew_record(skew) for name, skew in item.skew.items()},
     }
+
+
+def _skew_record(skew: BucketSkew) -> dict[str, Any]:
+    return {
+        "lines": skew.lines,
+        "rows": skew.rows,
+        "fullest_line": skew.fullest_line,
+        "overflowing_lines_share": round(skew.overflowing_lines_share, 6),
+        "overflowing_rows_share": round(skew.overflowing_rows_share, 6),
+    }
+
+
+def _skew_texts(skew: BucketSkew | None) -> tuple[str, str]:
+    """The fullest line, and how many rows are in overflow; nothing where hashes are not in tables."""
+    if skew is None or not skew.lines:
+        return "", ""
+    return f"{skew.fullest_line:,}", f"{skew.overflowing_rows_share:.2%}"
 
 
 def _list_rows(item: ListStats) -> list[tuple[str, ...]]:
@@ -123,8 +155,7 @@ def _list_rows(item: ListStats) -> list[tuple[str, ...]]:
     whole = (f"{info.entries:,}", f"{info.dead_entries:,}", f"{info.segments:,}", size_text(item.size_bytes))
     rows: list[tuple[str, ...]] = []
     for name, count in info.hashes.items() or [("none", 0)]:
-        skew = item.skew.get(name)
-        buckets = (f"{skew.largest:,}", f"{skew.mean:.1f}") if skew is not None else ("", "")
+        buckets = _skew_texts(item.skew.get(name))
         rows.append((info.name if not rows else "", name, f"{count:,}", *(whole if not rows else ("",) * 4), *buckets))
     return rows
 
@@ -136,10 +167,14 @@ def _list_rows(item: ListStats) -> list[tuple[str, ...]]:
 def compact(state: State, keep_previous: bool, as_json: bool) -> Exit:
     """Rewrite each list that was changed as one file, and drop the previous generations.
 
-    After that nothing that was removed is on the disk any more, and there is nothing to roll back to. Checks go on
-    undisturbed.
+    After that nothing that was removed is on the disk any more, and there is nothing to roll back to. Lists whose files
+    are not encrypted as configured are rewritten too. Checks go on undisturbed.
     """
-    done = _open(state).compact(keep_previous=keep_previous)
+    with ProgressBar() as bar:
+        done = _open(state).compact(
+            keep_previous=keep_previous,
+            compiling=lambda name, done_bytes, total_bytes: bar.show(f"compacting {name}", done_bytes, total_bytes),
+        )
     if as_json:
         print_json(
             {
@@ -190,4 +225,24 @@ def rollback(state: State, generation: int | None, yes: bool, as_json: bool) -> 
         echo(f"Generation {target} is in force again, as generation {now}, in place of {before}.")
     if not any(info.role == "deny" and info.entries for info in opened.lists()):
         report_warning("no list to match uploads against is left: checks will raise until one is imported")
+    return Exit.OK
+
+
+@hashset.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def newkey(file: Path) -> Exit:
+    """Write a new random key to FILE, for hashset.encryption.key_file. Overwrites nothing.
+
+    Only this user can read FILE. Keep a copy where the hash set is not: without its key it cannot be read.
+    """
+    from uploadguard.errors import ConfigError
+    from uploadguard.hashset.keys import write_key_file
+
+    try:
+        key = write_key_file(file)
+    except FileExistsError:
+        raise ConfigError("there is a file of that name; it is kept as it is", path=file) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be written: {getattr(error, 'strerror', None) or error}", path=file) from None
+    echo(f"{file}: a new key, of id {key.short_id}; only this user can read it")
     return Exit.OK

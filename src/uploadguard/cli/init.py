@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from uploadguard.cli.output import echo
 from uploadguard.cli.state import CONFIG_NAME
+
+if TYPE_CHECKING:
+    from uploadguard.config import Settings
 
 __all__ = ["init"]
 
@@ -32,9 +36,11 @@ def init(directory: Path) -> None:
 
     config = directory / CONFIG_NAME
     has_config = config.exists() or config.is_symlink()
-    hashset = Settings.load(config).hashset.path if has_config else directory / HashsetSettings().path
+    fresh = HashsetSettings(path=directory / HashsetSettings().path)
+    settings = Settings.load(config) if has_config else Settings(hashset=fresh)
+    hashset = settings.hashset.path
     directory.mkdir(parents=True, exist_ok=True)
-    has_hashset = _is_hashset(hashset)
+    has_hashset = _is_hashset(settings)
     if has_config:
         echo(f"{config}: there is a configuration already; it is kept as it is")
     if has_hashset:
@@ -43,7 +49,7 @@ def init(directory: Path) -> None:
         echo("nothing to do")
         return
     if not has_hashset:
-        _create(hashset)
+        _create(settings)
     if not has_config:
         with config.open("x", encoding="utf-8") as file:
             file.write(render_default_toml())
@@ -51,19 +57,19 @@ def init(directory: Path) -> None:
     echo(_NEXT.format(directory=directory))
 
 
-def _is_hashset(directory: Path) -> bool:
+def _is_hashset(settings: Settings) -> bool:
     """Whether there is a hash set, one that can be read. Raises what is wrong with one that cannot."""
-    from uploadguard.hashset import HashSet
     from uploadguard.hashset.manifest import MANIFEST_NAME
+    from uploadguard.opening import open_hashset
 
-    if not (directory / MANIFEST_NAME).exists():
+    if not (settings.hashset.path / MANIFEST_NAME).exists():
         return False
-    HashSet.open(directory)
+    open_hashset(settings)
     return True
 
 
-def _create(directory: Path) -> None:
-    from uploadguard.hashset import HashSet
+def _create(settings: Settings) -> None:
+    from uploadguard.opening import create_hashset
 
-    HashSet.create(directory)
-    echo(f"{directory}: the hash set, empty; only this user can read it")
+    create_hashset(settings)
+    echo(f"{settings.hashset.path}: the hash set, empty; only this user can read it")

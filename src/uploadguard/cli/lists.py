@@ -108,14 +108,14 @@ def add(
         raise click.UsageError("--replace or --append, not both")
     if as_json:
         state.error_record = {"kind": "error", **file_fields(str(file))}
-    from uploadguard.hashset import HashSet
     from uploadguard.importing import import_list
+    from uploadguard.opening import open_hashset
     from uploadguard.plugins import Plugins
 
     settings = state.load_settings()
     plugins = Plugins(settings)
     require_signal_type(signal_type, plugins)
-    hashset = HashSet.open(settings.hashset.path)
+    hashset = open_hashset(settings)
     present = _present(hashset, name)
     if present is not None and not replace:
         _require_match(present, append=append, allow=allow)
@@ -210,10 +210,10 @@ def _print_import(shown: str, done: ListImport, elapsed_s: float, what: str) -> 
 def status(state: State, as_json: bool) -> Exit:
     """Show the lists of the hash set."""
     from uploadguard.errors import HashSetError
-    from uploadguard.hashset import HashSet
+    from uploadguard.opening import open_hashset
 
     settings = state.load_settings()
-    hashset = HashSet.open(settings.hashset.path)
+    hashset = open_hashset(settings)
     code = Exit.OK
     sizes_bytes: dict[str, int] = {}
     try:
@@ -299,7 +299,7 @@ def _built_in() -> dict[str, Any]:
 
 def _sizes_bytes(hashset: HashSet) -> dict[str, int]:
     """Each list's size on disk."""
-    generation = hashset.load(verify=False)
+    generation = hashset.load(verify=False, prepare=False)
     try:
         sizes: dict[str, int] = {}
         for segment in generation.segments:
@@ -318,9 +318,9 @@ def _sizes_bytes(hashset: HashSet) -> dict[str, int]:
 def remove(state: State, name: str, purge: bool, yes: bool) -> Exit:
     """Remove the list NAME. Asks first; where nobody can answer, --yes is needed."""
     from uploadguard.errors import UnknownListError
-    from uploadguard.hashset import HashSet
+    from uploadguard.opening import open_hashset
 
-    hashset = HashSet.open(state.load_settings().hashset.path)
+    hashset = open_hashset(state.load_settings())
     found = _present(hashset, name)
     if found is None:
         raise UnknownListError("there is no list of that name in the hash set; `uploadguard lists status` shows all")

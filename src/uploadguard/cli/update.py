@@ -56,8 +56,8 @@ def update(
         raise click.UsageError("nothing to do: give FILE, --remove-ids, or both")
     if as_json and file is not None:
         state.error_record = {"kind": "error", **file_fields(str(file))}
-    from uploadguard.hashset import HashSet
     from uploadguard.importing import update_from_file
+    from uploadguard.opening import open_hashset
     from uploadguard.plugins import Plugins
 
     settings = state.load_settings()
@@ -67,7 +67,7 @@ def update(
     started = time.perf_counter()
     with ImportProgress(shown, size_bytes_of(file) if file is not None else None, as_json=as_json) as progress:
         done = update_from_file(
-            HashSet.open(settings.hashset.path),
+            open_hashset(settings),
             name,
             sys.stdin.buffer if file is not None and str(file) == STDIN else file,
             plugins,
