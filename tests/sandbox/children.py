@@ -51,12 +51,13 @@ def start_locked(
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Wait for its end: its exit status, what it printed, and its errors."""
+    """Wait for its end: its exit status, what it printed, and its errors. One that does not end is killed."""
     try:
         printed, errors = process.communicate(timeout=60)
-    finally:
+    except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        process.communicate()
+        raise
     return process.returncode, printed.strip(), errors
 
 

@@ -7,6 +7,7 @@ of it in a worker is each act's :class:`Outcome`.
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import enum
 import fcntl
@@ -15,7 +16,6 @@ import os
 import resource
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -100,19 +100,17 @@ def _fork(_: str) -> None:
 
 
 def _start_threads(_: str) -> None:
-    """Start more threads than any decoder would, with the smallest stacks, and keep them all."""
-    threading.stack_size(32 << 10)
-    done = threading.Event()
-    threads = []
-    try:
+    """Start more threads than any decoder would, with the smallest stacks, and keep them all to the end."""
+    _thread.stack_size(32 << 10)
+    gate = _thread.allocate_lock()
+
+    def wait() -> None:
+        with gate:
+            pass
+
+    with gate:
         for _number in range(MAX_THREADS):
-            thread = threading.Thread(target=done.wait, daemon=True)
-            thread.start()
-            threads.append(thread)
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
+            _thread.start_new_thread(wait, ())
 
 
 def _peek(pid: str) -> None:

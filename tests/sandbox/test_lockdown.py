@@ -214,6 +214,7 @@ def test_it_dies_with_its_parent(user: str) -> None:
         parent.kill()
         assert select.select([pidfd], [], [], 30) == ([pidfd], [], [])
     finally:
+        parent.kill()
         finish(parent)
         os.close(pidfd)
 
@@ -285,6 +286,22 @@ def test_root_that_cannot_change_users_loses_its_capabilities() -> None:
         def refuse(*ids):
             raise OSError(22, "no such user here")
         os.setresuid = refuse
+        """
+    printed = run_locked("print(os.getuid(), layers.other_user, layers.no_capabilities)", before=before)
+    assert printed == "0 False True"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to lose")
+def test_root_that_may_not_kill_others_stays_so_that_the_host_can_end_the_worker() -> None:
+    before = """
+        import ctypes
+        kill, every = 1 << 5, 0xFFFFFFFF
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        held = (ctypes.c_uint32 * 6)()
+        libc = ctypes.CDLL(None)
+        assert libc.capget(header, held) == 0
+        held[0] &= every - kill
+        assert libc.capset(header, held) == 0
         """
     printed = run_locked("print(os.getuid(), layers.other_user, layers.no_capabilities)", before=before)
     assert printed == "0 False True"

@@ -26,6 +26,7 @@ REQUIRED = frozenset({"seccomp", "no_new_privs", "no_exec_memory", "rlimits", "n
 _OWN_USER_BASE = 0x7000_0000
 """Far above the ids that systems hand out, and with any process id added still a positive 32-bit number."""
 _NOBODY = 65_534
+_CAP_KILL = 5
 _SPARE_THREADS = 1024
 """More than any decoder starts (one for each processor, at most), and few enough to cost the host some 30 MB."""
 _MAX_THREADS_COUNTED = 1 << 22
@@ -217,9 +218,10 @@ def _leave_root() -> bool:
     """Become a user that nobody else is, or nobody; whether it could be done.
 
     A user of its own makes limits that count by user count this worker alone, and keeps workers from each other. A
-    user namespace may map neither, and a container may have taken the right to change.
+    user namespace may map neither, and a container may have taken the right to change. Where it took the right to kill
+    another's processes, the host could not end the worker any more, so that stays who it is.
     """
-    if os.geteuid() != 0 and os.getuid() != 0:
+    if os.geteuid() != 0 or not _effective_capabilities() >> _CAP_KILL & 1:
         return False
     for user in (_OWN_USER_BASE + os.getpid(), _NOBODY):
         try:
@@ -230,6 +232,11 @@ def _leave_root() -> bool:
             continue
         return True
     return False
+
+
+def _effective_capabilities() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")), 0)
 
 
 def _is_single_threaded() -> bool:
