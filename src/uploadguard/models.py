@@ -99,7 +99,8 @@ class Hash:
 
     ``value`` is the raw hash; for PDQ 32 bytes in the order of the reference's hex. ``quality`` is 0 to 100, or None
     for signal types without one. ``variant`` names the form of the picture it belongs to (``original`` or one of the
-    dihedral forms). ``frame`` counts from 0.
+    dihedral forms); for another face of the frame, that face's name and a dot go before it: ``thumbnail.original``.
+    ``frame`` counts from 0.
     """
 
     signal_type: str
@@ -132,6 +133,11 @@ class Match:
     exact: bool = False
     allow: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def face(self) -> str:
+        """Which face of the frame matched: empty for the frame itself, else ``thumbnail``, ``bare``, ..."""
+        return self.variant.rpartition(".")[0]
 
     def __repr__(self) -> str:
         return (

@@ -305,7 +305,8 @@ def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy
       have the harmless one reviewed and then upload the other; so an MD5 or SHA-1 match is shown but clears nothing.
     - *A perceptual match on an allow-list* says that this frame looks like a reviewed picture. It cancels perceptual
       matches of that frame, and nothing else. Not another frame's: an animation that opens with a reviewed picture
-      is still judged by the frames after it. Not failures: frames that were not hashed, or a truncated rest, are not
+      is still judged by the frames after it. Not another face of that frame: its thumbnail, or what shows over black.
+      Not failures: frames that were not hashed, or a truncated rest, are not
       vouched for by the frames that were. Not digest matches: a listed file stays listed, however harmless it looks.
     - Its limit is 0 bits unless a rule *for that list* says more; a wider limit for the signal type does not widen
       allow-lists. Each bit clears more pictures that nobody reviewed: with limit r, all within r bits of a reviewed
@@ -323,7 +324,7 @@ def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy
     allowing = [one for one in judged if one.match.allow]
     if any(one.digest and one.match.signal_type in policy.allow_digests for one in allowing):
         return Outcome(Verdict.ALLOW, (ALLOW_LISTED,), kept)
-    allowed_frames = {one.match.frame for one in allowing if not one.digest}
+    allowed_frames = {(one.match.frame, one.match.face) for one in allowing if not one.digest}
 
     reasons: dict[str, Verdict] = {}
 
@@ -334,7 +335,7 @@ def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy
     for match, digest, verdict, report in judged:
         if match.allow:
             continue
-        if not digest and match.frame in allowed_frames:
+        if not digest and (match.frame, match.face) in allowed_frames:
             count(ALLOW_LISTED, Verdict.ALLOW)
             continue
         count(DIGEST_MATCH if digest else PERCEPTUAL_MATCH, verdict)

@@ -8,8 +8,9 @@ hash cover it), ICC profile not applied. Laying a sample c of alpha a over backg
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "Picture",
     "Pixels",
     "Source",
+    "TooComplexError",
     "TooManyPixelsError",
     "TruncatedError",
     "UnsupportedError",
@@ -41,6 +43,10 @@ class TooManyPixelsError(DecodeError):
     """The header promises a frame of more than ``DecodeOptions.max_pixels``; none of it was decoded."""
 
 
+class TooComplexError(DecodeError):
+    """The file holds more metadata, parts, nesting, bands or frames than the limits allow; nothing was decoded."""
+
+
 class TruncatedError(DecodeError):
     """The media ended early or is damaged inside. ``pixels`` holds what could be decoded, if anything."""
 
@@ -56,7 +62,8 @@ class Pixels:
     ``array`` is C-contiguous uint8: shape (h, w) for luma, (h, w, 3) for RGB. ``full_width`` and ``full_height`` are
     the stored picture's size in pixels; with ``scale`` s the array holds means over s by s blocks of it, so that
     h = ceil(full_height / s) and w = ceil(full_width / s). ``approximate`` says that the luma is the file's own, which
-    differs a little from that of RGB pixels, since these are rounded and clipped.
+    differs a little from that of RGB pixels, since these are rounded and clipped. ``faces`` holds, by name, what else
+    viewers may show of this frame: over another background, without its transparency, with its tone curve.
     """
 
     array: NDArray[np.uint8]
@@ -65,6 +72,7 @@ class Pixels:
     scale: int = 1
     frame: int = 0
     approximate: bool = False
+    faces: Mapping[str, Pixels] = field(default_factory=lambda: MappingProxyType({}))
 
     def __repr__(self) -> str:
         return f"Pixels({self.full_width}x{self.full_height}, scale={self.scale}, frame={self.frame})"
@@ -84,14 +92,17 @@ class DecodeOptions:
     ``scaled_rgb`` it gives three planes, smaller where the format can scale while decoding.
     ``jpeg_scale`` is ``auto`` (the smallest of 1, 1/2, 1/4 that keeps the shorter side at 512 px or more), or a fixed
     1, 2, 4 or 8; it does not act on ``rgb``, nor on formats that cannot scale while decoding. ``background`` is the RGB
-    colour that lies under transparent pixels. ``max_pixels`` is the most that one frame may have, inclusive: width
-    times height as stored; ``max_side_pixels`` is the longest side, inclusive: JPEG goes no further than its default,
-    and filtering takes memory for each column, whatever the height.
+    colour that lies under transparent pixels. ``tone`` is a table of 65,536 bytes from 16-bit samples to the 8-bit ones
+    that a viewer makes of them, where those are far from the stored ones; 8-bit samples count 257-fold. ``max_pixels``
+    is the most that one frame may have, inclusive: width times height as stored; ``max_side_pixels`` is the longest
+    side, inclusive: JPEG goes no further than its default, and filtering takes memory for each column, whatever the
+    height.
     """
 
     pixels: Literal["luma", "rgb", "scaled_rgb"] = "luma"
     jpeg_scale: Literal["auto", 1, 2, 4, 8] = "auto"
     background: tuple[int, int, int] = (255, 255, 255)
+    tone: bytes | None = None
     max_pixels: int = 100_000_000
     max_side_pixels: int = 65_535
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uploadguard.media.base import DecodeOptions, UnsupportedError
+from uploadguard.media.base import DecodeOptions, Pixels, UnsupportedError
+from uploadguard.media.faces import faces_of_samples, flatten, toned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,14 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["flatten", "from_pillow", "shaped"]
 
-_STRIP_ROWS = 64
-"""Rows blended at once, so that the 16-bit intermediates stay in the cache."""
-
 
 def from_pillow(
-    image: Image.Image, options: DecodeOptions, *, sample_bits: int = 16, inverted: bool = False
-) -> NDArray[np.uint8]:
-    """The canonical pixels of a loaded Pillow image, shape (h, w) or (h, w, 3).
+    image: Image.Image, options: DecodeOptions, *, frame: int = 0, sample_bits: int = 16, inverted: bool = False
+) -> tuple[NDArray[np.uint8], Mapping[str, Pixels]]:
+    """The canonical pixels of a loaded Pillow image, shape (h, w) or (h, w, 3), and its other faces.
 
     ``sample_bits`` and ``inverted`` tell of 16-bit modes what Pillow does not: how many bits are in use, and whether 0
     is white. Raises :class:`UnsupportedError` for a mode whose white is not defined.
@@ -42,26 +41,37 @@ def from_pillow(
         image = image.convert("RGB")
         mode = "RGB"
 
+    opaque: NDArray[np.bool_] | None = None
+    faces: Mapping[str, Pixels] = {}
     if mode in {"LA", "RGBA"}:
-        array = flatten(np.asarray(image), background)
+        samples = np.asarray(image)
+        array = flatten(samples, background)
+        faces = faces_of_samples(samples, options, frame)
     elif mode == "L":
         array = np.asarray(image)
         if isinstance(transparency, int):
-            array = _lay_over(array, array != transparency, background)
+            opaque = array != transparency
     elif mode == "RGB":
         array = np.asarray(image)
         if isinstance(transparency, tuple):
-            array = _lay_over(array, (array != transparency).any(axis=2), background)
+            opaque = (array != transparency).any(axis=2)
     elif mode.startswith("I;16"):
         wide = np.asarray(image)
         array = (wide >> (sample_bits - 8)).astype(np.uint8)
         if inverted:
             array = ~array
         if isinstance(transparency, int):
-            array = _lay_over(array, wide != transparency, background)
+            opaque = wide != transparency
     else:
         raise UnsupportedError(f"samples of the kind {mode} have no defined white")
-    return shaped(array, options)
+    if opaque is not None and not opaque.all():
+        colours = array if array.ndim == 3 else array[:, :, None]
+        faces = faces_of_samples(np.dstack((colours, opaque.astype(np.uint8) * 255)), options, frame)
+        array = _lay_over(array, opaque, background)
+    if options.tone is not None:
+        bright = shaped(toned(array, options.tone), options)
+        faces = {**faces, "tone": Pixels(bright, image.width, image.height, frame=frame)}
+    return shaped(array, options), faces
 
 
 def shaped(array: NDArray[np.uint8], options: DecodeOptions) -> NDArray[np.uint8]:
@@ -69,31 +79,6 @@ def shaped(array: NDArray[np.uint8], options: DecodeOptions) -> NDArray[np.uint8
     if array.ndim == 2 and options.pixels != "luma":
         return np.repeat(array[:, :, None], 3, axis=2)
     return np.ascontiguousarray(array)
-
-
-def flatten(samples: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Grey or colour samples with alpha as the last of their 2 or 4 bands, laid over ``background``.
-
-    Grey stays one plane where nothing but grey can come out of it.
-    """
-    colours = samples.shape[2] - 1
-    if samples[:, :, -1].min() == 255:
-        return samples[:, :, 0] if colours == 1 else samples[:, :, :3]
-    planes = 1 if colours == 1 and len(set(background)) == 1 else 3
-    out = np.empty((*samples.shape[:2], planes), np.uint8)
-    for top in range(0, len(samples), _STRIP_ROWS):
-        rows = slice(top, top + _STRIP_ROWS)
-        alpha = samples[rows, :, -1].astype(np.uint16)
-        rest = 255 - alpha
-        for plane in range(planes):
-            total = samples[rows, :, min(plane, colours - 1)] * alpha
-            total += rest * np.uint16(background[plane])
-            # x / 255 to the nearest integer, without a division; exact for all x up to 255 * 255.
-            total += 128
-            total += total >> 8
-            total >>= 8
-            out[rows, :, plane] = total
-    return out[:, :, 0] if planes == 1 else out
 
 
 def _lay_over(

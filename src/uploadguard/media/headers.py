@@ -58,7 +58,7 @@ def exif_orientation(block: bytes | memoryview | None) -> int:
 class JpegHeader:
     """``components`` is 1, 3 or 4. ``lossless`` marks a process that libjpeg can neither scale nor turn to luma.
 
-    ``progressive`` is for Huffman coding only.
+    ``progressive`` is for Huffman coding only. ``interleaved``: the first scan holds all components.
     """
 
     width: int
@@ -67,6 +67,7 @@ class JpegHeader:
     lossless: bool
     progressive: bool
     orientation: int
+    interleaved: bool
 
 
 _SOF_SUPPORTED = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA})
@@ -112,7 +113,7 @@ def jpeg_header(data: memoryview) -> JpegHeader:
         at += max(length, 2)
     if frame is None:
         raise DecodeError("the JPEG file has a scan before its frame")
-    return JpegHeader(*frame, orientation)
+    return JpegHeader(*frame, orientation, len(segment) > 0 and segment[0] == frame[2])
 
 
 def _next_jpeg_marker(data: memoryview, at: int) -> tuple[int, int]:

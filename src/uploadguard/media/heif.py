@@ -56,7 +56,8 @@ class HeifPicture:
         """Decode these pictures; see :class:`uploadguard.media.base.Picture`."""
         import numpy as np
 
-        from uploadguard.media.canonical import flatten, shaped
+        from uploadguard.media.canonical import shaped
+        from uploadguard.media.faces import faces_of_samples, flatten, toned
 
         for index in indices:
             image = self._images[index]
@@ -68,9 +69,13 @@ class HeifPicture:
                 array = np.array(np.asarray(image)[:height, :width], order="C")
                 if array.dtype != np.uint8:
                     raise UnsupportedError(f"a HEIF picture of the kind {image.mode}")
+                faces = faces_of_samples(array, self._options, index) if image.has_alpha else {}
                 array = flatten(array, self._options.background) if image.has_alpha else array
                 array = shaped(array, self._options)
-            pixels = Pixels(array, width, height, frame=index)
+                if self._options.tone is not None:
+                    bright = toned(array, self._options.tone)
+                    faces = {**faces, "tone": Pixels(bright, width, height, frame=index)}
+            pixels = Pixels(array, width, height, frame=index, faces=faces)
             if not is_bmff_complete(self._source.data):
                 raise TruncatedError(ENDS_EARLY, pixels)
             yield pixels

@@ -6,9 +6,11 @@ A pure function of its arguments, so that it can run anywhere: in line, in a thr
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from uploadguard.media.base import (
     DecodeError,
@@ -17,12 +19,17 @@ from uploadguard.media.base import (
     Picture,
     Pixels,
     Source,
+    TooComplexError,
     TooManyPixelsError,
     TruncatedError,
     UnsupportedError,
 )
+from uploadguard.media.collector import HashCollector
+from uploadguard.media.colour import is_odd_profile, tone_table, with_profile
+from uploadguard.media.intruders import find_intruders
 from uploadguard.media.sniff import HEAD_BYTES, sniff
-from uploadguard.media.source import WatchedSource
+from uploadguard.media.source import PartSource, WatchedSource
+from uploadguard.media.structure import Embedded, Structure, Tally, read_structure
 from uploadguard.models import Failure, FailureCode, Hash, Media
 from uploadguard.signals.base import PixelSignal
 
@@ -30,6 +37,7 @@ __all__ = ["Inspection", "Limits", "inspect_media"]
 
 _CODES: tuple[tuple[type[DecodeError], FailureCode], ...] = (
     (TooManyPixelsError, FailureCode.TOO_MANY_PIXELS),
+    (TooComplexError, FailureCode.TOO_COMPLEX),
     (UnsupportedError, FailureCode.UNSUPPORTED_FORMAT),
     (TruncatedError, FailureCode.TRUNCATED),
     (DecodeError, FailureCode.DECODE_FAILED),
@@ -37,6 +45,9 @@ _CODES: tuple[tuple[type[DecodeError], FailureCode], ...] = (
 
 _MIN_FRAME_COST_PIXELS = 65_536
 """What reaching a frame costs at least: an animation of a million tiny frames takes time too."""
+
+_MAX_THUMBNAILS = 2
+_ODD_PROFILE = "its colour profile shows another picture than its samples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +120,8 @@ class _Inspector:
         self._limits = limits
         self._clock = clock
         self._media = Media(len(source.data))
-        self._hashes: list[Hash] = []
+        self._structure = Structure()
+        self._collector = HashCollector(signals, limits.max_frames_hashed, self._stage, self._source.check)
         self._failures: list[Failure] = []
         self._timings_ms: dict[str, float] = {}
 
@@ -121,8 +133,10 @@ class _Inspector:
             self._source.check()
             self._inspect()
             self._source.raise_interrupted()
-            self._judge_quality()
-        return Inspection(self._media, tuple(self._hashes), tuple(self._failures), self._timings_ms)
+        collector = self._collector
+        self._media = replace(self._media, scale=collector.scale, frames_hashed=collector.frames_hashed)
+        failures = (*self._failures, *collector.failures, *collector.low_quality())
+        return Inspection(self._media, collector.hashes, failures, self._timings_ms)
 
     def _inspect(self) -> None:
         head = bytes(self._source.data[:HEAD_BYTES])
@@ -133,34 +147,60 @@ class _Inspector:
             self._fail(FailureCode.UNSUPPORTED_FORMAT, f"the file {seems}")
             return
         self._media = replace(self._media, decoder=decoder.name)
-        unsure = False
         try:
-            with self._stage("open"):
-                picture = decoder.open(self._source, media_type, self._options)
-            try:
-                self._media = replace(
-                    self._media,
-                    width=picture.width,
-                    height=picture.height,
-                    orientation=picture.orientation,
-                    frames_total=picture.frames_total,
-                )
-                if self._signals and not self._is_too_large(picture.width, picture.height):
-                    unsure = self._hash_frames(picture)
-            finally:
-                picture.close()
-            if unsure:
-                self._hash_again_in_colour(decoder, media_type)
+            self._read_structure(media_type)
+            self._decode(decoder, media_type)
         except Exception as error:  # noqa: BLE001 - a decoder may raise anything; the failure names it
             self._decoder_failed(decoder, error)
+        for code, detail in self._structure.troubles.items():
+            if all(failure.code is not code for failure in self._failures):
+                self._fail(code, detail)
 
-    def _choose(self, head: bytes) -> tuple[str | None, Decoder | None]:
-        """The media type and the first decoder that takes it; decoders are asked to sniff only what is left over."""
+    def _read_structure(self, media_type: str) -> None:
+        with self._stage("structure"):
+            data, tally = self._source.data, Tally(self._limits)
+            self._structure = read_structure(data, media_type, tally)
+            find_intruders(data, media_type, self._structure, tally)
+            self._source.picture_end = self._structure.end
+
+    def _decode(self, decoder: Decoder, media_type: str) -> None:
+        """Hash what the file shows, and then what it shows elsewhere."""
+        unsure = False
+        options = self._options
+        if self._structure.gamma is not None or self._structure.transfer is not None:
+            options = replace(options, tone=tone_table(self._structure))
+        with self._stage("open"):
+            picture = decoder.open(self._source, media_type, options)
+        try:
+            self._media = replace(
+                self._media,
+                width=picture.width,
+                height=picture.height,
+                orientation=picture.orientation,
+                frames_total=picture.frames_total,
+            )
+            Tally(self._limits).frames(picture.frames_total)
+            if not self._signals or self._is_too_large(picture.width, picture.height):
+                return
+            unsure = self._hash_frames(picture)
+        finally:
+            picture.close()
+        if unsure:
+            self._hash_again_in_colour(decoder, media_type)
+        if is_odd_profile(self._structure.icc):
+            self._hash_with_profile(decoder, media_type)
+        self._hash_embedded()
+
+    def _choose(self, head: bytes, *, built_in: bool = False) -> tuple[str | None, Decoder | None]:
+        """The media type and the first decoder that takes it; decoders are asked to sniff only what is left over.
+
+        ``built_in``: none of them is asked.
+        """
         media_type = sniff(head)
         for decoder in self._decoders:
             if media_type in decoder.media_types:
                 return media_type, decoder
-        for decoder in self._decoders:
+        for decoder in () if built_in else self._decoders:
             try:
                 own_type = decoder.sniff(head)
             except Exception as error:  # noqa: BLE001 - as above
@@ -178,81 +218,109 @@ class _Inspector:
         return True
 
     def _hash_frames(self, picture: Picture) -> bool:
-        """Hash the chosen frames. Returns whether approximate luma left a hash of a still unsure."""
+        """Hash every frame that the pixel budget reaches. Returns whether approximate luma left a hash unsure."""
         unsure = False
-        frames = iter(picture.frames(self._choose_frames(picture)))
+        decoded_pixels = 0
+        total = picture.frames_total
+        frames = iter(picture.frames(range(self._reach(picture))))
         try:
             while True:
                 with self._stage("decode"):
                     pixels = next(frames, None)
                 if pixels is None:
-                    return unsure and picture.frames_total == 1
-                unsure |= self._hash(pixels) and pixels.approximate
+                    break
+                unsure |= self._collector.add_frame(pixels) and pixels.approximate
+                self._add_apertures(pixels)
+                decoded_pixels += max(pixels.full_width * pixels.full_height, _MIN_FRAME_COST_PIXELS)
+                if decoded_pixels >= self._limits.max_decoded_pixels and pixels.frame + 1 < total:
+                    self._over_budget(pixels.frame + 1, total)
+                    break
         except TruncatedError as error:
             if error.pixels is not None:
-                self._hash(error.pixels)
+                self._collector.add_frame(error.pixels)
             raise
+        if self._collector.left_out:
+            detail = (
+                f"{self._collector.frames_hashed} of {total} frames were hashed; of the others some differ from them"
+            )
+            self._fail(FailureCode.FRAMES_SAMPLED, detail)
+        return unsure and total == 1
+
+    def _reach(self, picture: Picture) -> int:
+        """How many frames the pixel budget can reach, by the size of the first; at least one."""
+        cost = max(picture.width * picture.height, _MIN_FRAME_COST_PIXELS)
+        return max(1, min(picture.frames_total, -(-self._limits.max_decoded_pixels // cost)))
+
+    def _over_budget(self, reached: int, total: int) -> None:
+        self._fail(FailureCode.FRAMES_OVER_BUDGET, f"the pixel budget reaches {reached} of {total} frames")
 
     def _hash_again_in_colour(self, decoder: Decoder, media_type: str) -> None:
         """Decode once more: about one photo in a hundred has that many bits that hang on what luma leaves out."""
+        pixels = self._first_frame(decoder, media_type, self._source, "scaled_rgb")
+        self._collector.clear()
+        self._collector.add_frame(pixels)
+
+    def _first_frame(
+        self, decoder: Decoder, media_type: str, source: WatchedSource, pixels: Literal["luma", "scaled_rgb", "rgb"]
+    ) -> Pixels:
         with self._stage("decode"):
-            picture = decoder.open(self._source, media_type, replace(self._options, pixels="scaled_rgb"))
+            picture = decoder.open(source, media_type, replace(self._options, pixels=pixels))
             try:
-                pixels = next(iter(picture.frames([0])))
+                if picture.frames_total > 1 and source is not self._source:
+                    self._structure.trouble(FailureCode.PICTURES_UNHASHED, "a picture that follows is animated")
+                return next(iter(picture.frames([0])))
             finally:
                 picture.close()
-        self._hashes.clear()
-        self._media = replace(self._media, frames_hashed=0)
-        self._hash(pixels)
 
-    def _choose_frames(self, picture: Picture) -> list[int]:
-        """The first frame and others evenly spaced, as far as the pixel budget reaches."""
-        total, most = picture.frames_total, self._limits.max_frames_hashed
-        cost = max(picture.width * picture.height, _MIN_FRAME_COST_PIXELS)
-        affordable = max(1, self._limits.max_decoded_pixels // cost)
-        reach = min(total, affordable) if picture.sequential else total
-        count = min(reach, most, affordable)
-        if reach < total or count < min(total, most):
-            detail = f"the pixel budget reaches {min(reach, affordable)} of {total} frames"
-            self._fail(FailureCode.FRAMES_OVER_BUDGET, detail)
-        elif total > most:
-            self._fail(FailureCode.FRAMES_SAMPLED, f"{count} of {total} frames were hashed, evenly spaced")
-        if count < 2:
-            return [0]
-        return [index * (reach - 1) // (count - 1) for index in range(count)]
+    def _hash_with_profile(self, decoder: Decoder, media_type: str) -> None:
+        """The first frame as its colour profile shows it."""
+        stored = self._first_frame(decoder, media_type, self._source, "scaled_rgb")
+        shown = with_profile(stored.array, self._structure.icc)
+        if shown is not None:
+            self._collector.add_face("profile", replace(stored, array=shown, approximate=False))
+        if shown is None or self._media.frames_total > 1:
+            self._structure.trouble(FailureCode.SHOWN_OTHERWISE, _ODD_PROFILE)
 
-    def _hash(self, pixels: Pixels) -> bool:
-        """Hash one frame with every signal type. Returns whether one of them is unsure of its hash."""
-        unsure = False
-        self._media = replace(self._media, scale=pixels.scale, frames_hashed=self._media.frames_hashed + 1)
-        for signal in self._signals:
-            self._source.check()
-            with self._stage(signal.name):
-                unsure |= self._hash_with(signal, pixels)
-        return unsure
+    def _add_apertures(self, pixels: Pixels) -> None:
+        """What is left of the first frame where viewers cut it to a clean aperture."""
+        if pixels.frame:
+            return
+        for number, (width, height, right, down) in enumerate(self._structure.clean_apertures):
+            left, top = (
+                (full - size + shift) // 2
+                for full, size, shift in ((pixels.full_width, width, right), (pixels.full_height, height, down))
+            )
+            if pixels.scale != 1 or left < 0 or top < 0 or min(width, height) < 1:
+                continue
+            part = pixels.array[top : top + height, left : left + width]
+            if part.shape[:2] == (height, width) and part.shape != pixels.array.shape:
+                cut = replace(pixels, array=part.copy(), full_width=width, full_height=height, faces={})
+                self._collector.add_face(f"aperture{number}", cut)
 
-    def _hash_with(self, signal: PixelSignal, pixels: Pixels) -> bool:
+    def _hash_embedded(self) -> None:
+        """Thumbnails, and pictures that follow the first one."""
+        counts: Counter[str] = Counter()
+        for part in self._structure.embedded:
+            counts[part.face] += 1
+            if part.face != "thumbnail" or counts[part.face] <= _MAX_THUMBNAILS:
+                self._hash_part(part, f"{part.face}{counts[part.face] if counts[part.face] > 1 else ''}")
+
+    def _hash_part(self, part: Embedded, name: str) -> None:
+        source = WatchedSource(PartSource(self._source, part.start, part.stop))
+        media_type, decoder = self._choose(bytes(source.data[:HEAD_BYTES]), built_in=True)
         try:
-            result = signal.hash_pixels(pixels)
-            values = {"original": result.value, **result.variants}
-            if any(len(value) != signal.length_bytes for value in values.values()):
-                raise ValueError("a hash of the wrong length")
-        except Exception as error:  # noqa: BLE001 - a signal type may raise anything; the failure names it
-            detail = f"{signal.name} raised {type(error).__name__}"
-            self._fail(FailureCode.SIGNAL_FAILED, detail, frame=pixels.frame)
-            return False
-        self._hashes.extend(
-            Hash(signal.name, value, result.quality, variant, pixels.frame) for variant, value in values.items()
-        )
-        return result.unsure
-
-    def _judge_quality(self) -> None:
-        """One failure for each signal type whose hashes are all below its bar; one usable frame is enough."""
-        for signal in self._signals:
-            qualities = [h.quality for h in self._hashes if h.signal_type == signal.name and h.quality is not None]
-            if qualities and max(qualities) < signal.min_quality:
-                detail = f"{signal.name} quality is {max(qualities)}, below {signal.min_quality}"
-                self._fail(FailureCode.LOW_QUALITY, detail)
+            if decoder is None or media_type is None:
+                raise UnsupportedError("of no known media type")
+            self._collector.add_face(name, self._first_frame(decoder, media_type, source, self._options.pixels))
+        except TruncatedError as error:
+            if error.pixels is not None:
+                self._collector.add_face(name, error.pixels)
+        except Exception as error:  # noqa: BLE001 - as for the file itself
+            self._source.raise_interrupted()
+            source.raise_interrupted()
+            if part.face != "thumbnail":  # a thumbnail that cannot be read is shown by nobody
+                detail = f"a picture that follows could not be decoded ({type(error).__name__})"
+                self._structure.trouble(FailureCode.PICTURES_UNHASHED, detail)
 
     def _decoder_failed(self, decoder: Decoder, error: Exception) -> None:
         """Make an exception a failure, unless it is the source's own: that one is raised again."""

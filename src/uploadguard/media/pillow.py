@@ -69,7 +69,10 @@ def _open_jpeg(source: WatchedSource, options: DecodeOptions) -> Opened:
     scale = _jpeg_scale(header.width, header.height, options) if scalable else 1
     luma = scalable and options.pixels == "luma"
     reduced = needed_scans(source.data, luma=luma, scale=scale) if header.progressive else None
-    image = JpegFile(MemoryFile(source, reduced), header, luma=luma, scale=scale)
+    end = source.picture_end
+    without_end = end is not None and header.interleaved and not header.progressive and not header.lossless
+    data = source.data[: end - 2] if end is not None and without_end else reduced
+    image = JpegFile(MemoryFile(source, data), header, luma=luma, scale=scale, without_end=without_end)
     return Opened(
         image,
         header.width,
@@ -216,9 +219,9 @@ class PillowPicture:
                     check_size(*image.size, self._options)
                 trouble = self._load(index)
                 samples: dict[str, Any] = getattr(image, "samples", {})
-                array = from_pillow(image, self._options, **samples)
+                array, faces = from_pillow(image, self._options, frame=index, **samples)
             width, height = (opened.width, opened.height) if index == 0 else image.size
-            pixels = Pixels(array, width, height, opened.scale, index, opened.approximate)
+            pixels = Pixels(array, width, height, opened.scale, index, opened.approximate, faces)
             if trouble is not None:
                 if array.min() == array.max():
                     raise DecodeError(f"{trouble}, before any of the picture")
@@ -242,6 +245,8 @@ class PillowPicture:
             return ENDS_EARLY if "truncated" in str(error) else DAMAGED
         if getattr(image, "ended_early", False) or not self._opened.whole:
             return ENDS_EARLY
+        if getattr(image, "ran_dry", False):
+            return DAMAGED
         return None
 
     def close(self) -> None:

@@ -1,22 +1,27 @@
-"""Pillow file plugins that differ from Pillow's own where that matters for checking uploads. Imports Pillow."""
+"""Pillow file plugins that differ from Pillow's own where that matters for checking uploads. Imports Pillow.
+
+``ImageCms`` comes along so that a worker has loaded it before it may no longer load anything.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from uploadguard.media.headers import JpegHeader
 from uploadguard.media.source import MemoryFile
 
-__all__ = ["AvifFile", "JpegFile", "TiffFile"]
+__all__ = ["AvifFile", "ImageCms", "JpegFile", "TiffFile"]
 
 _TIFF_BITS_PER_SAMPLE = 258
 _TIFF_PHOTOMETRIC = 262
 _TIFF_ORIENTATION = 274
 _WHITE_IS_ZERO = 0
+_ROWS_HELD_BACK = 64
+"""At full size: two of the tallest MCUs, for those under way and for smoothing between them."""
 
 
 class JpegFile(ImageFile.ImageFile):
@@ -25,16 +30,25 @@ class JpegFile(ImageFile.ImageFile):
     Always the first picture of a multi-picture file. Where the data ends early, libjpeg is told so instead of Pillow:
     then even a progressive file, which libjpeg hands over only at its end, gives what it holds. ``ended_early`` says
     that this happened.
+
+    ``without_end``: the file's own end marker is left out. libjpeg then has to ask for it, and has by then handed over
+    what the data before it holds, but for a few rows. If a row well above the last still changes afterwards, the data
+    ran dry: libjpeg, which tells nobody of it, fills the rest with grey. ``ran_dry`` says so. Baseline files of one
+    scan only.
     """
 
     format = "JPEG"
     format_description = "JPEG (ISO 10918)"
 
-    def __init__(self, fp: MemoryFile, header: JpegHeader, *, luma: bool, scale: int) -> None:
+    def __init__(
+        self, fp: MemoryFile, header: JpegHeader, *, luma: bool, scale: int, without_end: bool = False
+    ) -> None:
         self._header = header
         self._luma = luma
         self._scale = scale
         self.ended_early = False
+        self._gives_end = without_end
+        self._late_row: bytes | None = None
         super().__init__(fp)  # type: ignore[arg-type]
 
     def _open(self) -> None:
@@ -50,10 +64,27 @@ class JpegFile(ImageFile.ImageFile):
         """The next bytes; at the end of a file whose picture is not complete, one end-of-image marker."""
         assert self.fp is not None
         data = self.fp.read(read_bytes)
-        if not data and not self.ended_early:
+        if data:
+            return data
+        if self._gives_end:
+            self._gives_end = False
+            self._late_row = self._read_late_row()
+            return b"\xff\xd9"
+        if not self.ended_early:
             self.ended_early = True
             return b"\xff\xd9"
-        return data
+        return b""
+
+    @property
+    def ran_dry(self) -> bool:
+        """Whether rows were missing when all data had been decoded; for after loading."""
+        return self._late_row is not None and self._read_late_row() != self._late_row
+
+    def _read_late_row(self) -> bytes:
+        width, height = self.size
+        top = max(0, height - 1 - _ROWS_HELD_BACK // self._scale)
+        row = self.im.crop((0, top, width, top + 1))
+        return Image.Image()._new(row).tobytes()
 
 
 class AvifFile(AvifImageFile):

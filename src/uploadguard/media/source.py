@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from uploadguard.media.base import DecodeError, Source
 
-__all__ = ["BytesSource", "MemoryFile", "WatchedSource", "library_errors"]
+__all__ = ["BytesSource", "MemoryFile", "PartSource", "WatchedSource", "library_errors"]
 
 
 class BytesSource:
@@ -21,16 +21,30 @@ class BytesSource:
         """Nothing to wait for."""
 
 
+class PartSource:
+    """A part of another source, for a picture inside a file."""
+
+    def __init__(self, source: Source, start: int, stop: int) -> None:
+        self._source = source
+        self.data = memoryview(source.data)[start:stop]
+
+    def check(self) -> None:
+        """Ask the whole source."""
+        self._source.check()
+
+
 class WatchedSource:
     """A source that remembers what its ``check()`` raised, for libraries that swallow or wrap exceptions.
 
-    ``data`` is a flat view of bytes. ``interrupted`` is the exception, None until there is one.
+    ``data`` is a flat view of bytes. ``interrupted`` is the exception, None until there is one. ``picture_end`` is
+    where the picture in it ends, for decoders that can make use of it; None where that is not known.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self.data = memoryview(source.data).cast("B")
         self.interrupted: BaseException | None = None
+        self.picture_end: int | None = None
 
     def check(self) -> None:
         """Ask the source; raises what it raises, and goes on raising it."""
@@ -69,7 +83,7 @@ class MemoryFile:
     ``data`` stands in for the source's own where a part of it is enough.
     """
 
-    def __init__(self, source: WatchedSource, data: bytes | None = None) -> None:
+    def __init__(self, source: WatchedSource, data: bytes | memoryview | None = None) -> None:
         self._source = source
         self._data = source.data if data is None else memoryview(data)
         self._at = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from uploadguard.media import headers
@@ -71,11 +71,11 @@ class VipsPngPicture:
         """Decode the one frame; see :class:`uploadguard.media.base.Picture`."""
         for index in indices:
             try:
-                array = self._decode(fail_on="error")
+                array, faces = self._decode(fail_on="error")
             except DecodeError:
                 yield from self._try_again(index)
             else:
-                yield Pixels(array, self.width, self.height, frame=index)
+                yield Pixels(array, self.width, self.height, frame=index, faces=faces)
 
     def _try_again(self, index: int) -> Iterator[Pixels]:
         """Pillow forgives other things than libvips; what neither reads whole is read as far as it goes."""
@@ -84,20 +84,21 @@ class VipsPngPicture:
         except TruncatedError:
             raise
         except DecodeError:
-            array = self._decode(fail_on="none")
+            array, faces = self._decode(fail_on="none")
             if array.min() == array.max():
                 raise
-            raise TruncatedError(DAMAGED, Pixels(array, self.width, self.height, frame=index)) from None
+            raise TruncatedError(DAMAGED, Pixels(array, self.width, self.height, frame=index, faces=faces)) from None
 
-    def _decode(self, *, fail_on: str) -> NDArray[np.uint8]:
+    def _decode(self, *, fail_on: str) -> tuple[NDArray[np.uint8], Mapping[str, Pixels]]:
         """Strip by strip on this thread, so that a check in between stops it."""
         with library_errors(self._source, "libvips cannot decode this image/png"):
             return self._read_strips(fail_on)
 
-    def _read_strips(self, fail_on: str) -> NDArray[np.uint8]:
+    def _read_strips(self, fail_on: str) -> tuple[NDArray[np.uint8], Mapping[str, Pixels]]:
         import numpy as np
 
-        from uploadguard.media.canonical import flatten, shaped
+        from uploadguard.media.canonical import shaped
+        from uploadguard.media.faces import FaceBuilder, flatten
 
         self._source.check()
         vips = _load_vips()
@@ -106,7 +107,8 @@ class VipsPngPicture:
             raise DecodeError("libvips reads another size than the header has")
         wide = image.format == "ushort"
         bands = image.bands
-        under = self._options.background
+        under, tone = self._options.background, self._options.tone
+        builder = FaceBuilder(self.width, self.height, self._options)
         if bands == 1 or (bands == 2 and len(set(under)) == 1):
             out = np.empty((self.height, self.width), np.uint8)
         else:
@@ -116,16 +118,32 @@ class VipsPngPicture:
             self._source.check()
             rows = min(_STRIP_ROWS, self.height - top)
             samples = region.fetch(0, top, self.width, rows)
-            flat = (
-                (np.frombuffer(samples, np.uint16) >> 8).astype(np.uint8) if wide else np.frombuffer(samples, np.uint8)
+            stored: NDArray[Any] = np.frombuffer(samples, np.uint16 if wide else np.uint8).reshape(
+                rows, self.width, bands
             )
-            strip = flat.reshape(rows, self.width, bands)
+            strip = (stored >> 8).astype(np.uint8) if wide else stored
+            builder.add(strip, out[:top])
+            if tone is not None:
+                builder.add_tone(_with_tone(stored, strip, tone, under))
             if bands in {2, 4}:
                 strip = flatten(strip, under)
             elif bands == 1:
                 strip = strip[:, :, 0]
             out[top : top + rows] = strip if strip.ndim == out.ndim else strip[:, :, None]
-        return shaped(out, self._options)
+        return shaped(out, self._options), builder.faces(0)
 
     def close(self) -> None:
         """Nothing is held between frames."""
+
+
+def _with_tone(
+    stored: NDArray[Any], strip: NDArray[np.uint8], tone: bytes, under: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """A strip of samples with its tone curve, flattened; ``strip`` holds it in 8 bits, for its alpha."""
+    import numpy as np
+
+    from uploadguard.media.faces import flatten, toned
+
+    if stored.shape[2] not in {2, 4}:
+        return toned(stored, tone)
+    return flatten(np.dstack((toned(stored[:, :, :-1], tone), strip[:, :, -1:])), under)
