@@ -39,6 +39,13 @@ def rgb(path: Path) -> NDArray[np.uint8]:
         return np.ascontiguousarray(np.asarray(image.convert("RGB")))
 
 
+@pytest.fixture(autouse=True)
+def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting worker processes takes time, so only tests that are about them have them."""
+    if request.node.get_closest_marker("sandboxed") is None:
+        monkeypatch.setenv("UPLOADGUARD_SANDBOX__ISOLATION", "none")
+
+
 @pytest.fixture(scope="session")
 def photos() -> tuple[Path, ...]:
     """Real photos and graphics, at least a dozen."""

@@ -1,11 +1,13 @@
 """One check, stage by stage: digests, inspection, match, decide. A Guard holds what a check needs and runs it.
 
-The digests run on a second thread beside decoding where the process has a CPU to spare. As soon as they decide the
-upload by themselves, decoding is given up in the middle: what it would have found cannot change the answer.
+The digests run beside decoding where the process has a CPU to spare: on this thread while a worker process decodes, on
+a second thread where this one does. As soon as they decide the upload by themselves, decoding is given up in the
+middle: what it would have found cannot change the answer.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +17,18 @@ from functools import lru_cache
 
 from uploadguard.errors import PluginError
 from uploadguard.hashset import Generation
-from uploadguard.media.base import DecodeOptions, Decoder
-from uploadguard.media.inspect import Inspection, Limits, inspect_media
+from uploadguard.media.inspect import Inspection, inspect_media
 from uploadguard.media.sniff import HEAD_BYTES, sniff
 from uploadguard.models import Context, Decision, Failure, FailureCode, Hash, Match, Media, Verdict
 from uploadguard.plugins import Plugins
 from uploadguard.policy import ALLOW_LISTED, Outcome, Policy, apply_answers, decide, limits
-from uploadguard.signals.base import DigestSignal, PixelSignal
+from uploadguard.sandbox.inspector import InspectionCancelled, SandboxedInspector, uninspected
+from uploadguard.sandbox.parts import Job
+from uploadguard.signals.base import DigestSignal
 from uploadguard.signals.digests import MultiDigest
 from uploadguard.uploads import Upload
 
-__all__ = ["CheckCancelled", "CheckRunner", "Timings"]
+__all__ = ["CheckCancelled", "CheckOrder", "CheckRunner", "Timings"]
 
 _SMALL_BYTES = 256 * 1024
 """Below this, hashing the digests takes less time than handing them to another thread is worth."""
@@ -42,6 +45,27 @@ class CheckCancelled(Exception):
 
 class _Abandoned(Exception):
     """The digests have decided; decoding can stop."""
+
+
+class _TimeIsUp(Exception):
+    """The check's time is over."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOrder:
+    """How one check is to be made.
+
+    ``until`` is when its time is over, by :func:`time.monotonic`. ``cancelled`` says whether the answer is no longer
+    wanted; None where that cannot be. ``overloaded``: there is no room for decoding it, so only its digests count.
+    """
+
+    until: float = math.inf
+    cancelled: Callable[[], bool] | None = None
+    overloaded: bool = False
 
 
 class Timings:
@@ -65,10 +89,11 @@ class Timings:
 class _DecodeSource:
     """The upload's bytes for the decoder, which asks ``check()`` between reads."""
 
-    def __init__(self, data: bytes | memoryview, decided: threading.Event, cancelled: Callable[[], bool]) -> None:
+    def __init__(self, data: bytes | memoryview, decided: threading.Event, order: CheckOrder) -> None:
         self.data = data
         self._decided = decided
-        self._cancelled = cancelled
+        self._cancelled = order.cancelled or _never
+        self._until = order.until
 
     def check(self) -> None:
         """Raise when the answer is no longer needed."""
@@ -76,6 +101,8 @@ class _DecodeSource:
             raise _Abandoned
         if self._cancelled():
             raise CheckCancelled
+        if time.monotonic() > self._until:
+            raise _TimeIsUp
 
 
 @dataclass(slots=True)
@@ -89,31 +116,28 @@ class _DigestResult:
 class CheckRunner:
     """What every check of one Guard shares; holds no state between checks.
 
-    ``digest_pool`` gives the executor for digests, or None where they should run in line.
+    ``job`` is what uploads are decoded and hashed with, ``sandbox`` where: None is this process. ``digest_pool`` gives
+    the executor for digests, or None where they should run in line.
     """
 
     def __init__(
         self,
         *,
         digest_signals: Sequence[DigestSignal],
-        pixel_signals: Sequence[PixelSignal],
-        decoders: Sequence[Decoder],
-        options: DecodeOptions,
-        media_limits: Limits,
+        job: Job,
+        sandbox: SandboxedInspector | None,
         policy: Policy,
         plugins: Plugins,
         digest_pool: Callable[[], Executor | None],
     ) -> None:
         self._digest_signals = tuple(digest_signals)
-        self._pixel_signals = tuple(pixel_signals)
-        self._min_quality = {signal.name: signal.min_quality for signal in pixel_signals}
-        self._decoders = tuple(decoders)
-        self._options = options
-        self._media_limits = media_limits
+        self._min_quality = {signal.name: signal.min_quality for signal in job.signals}
+        self._job = job
+        self._sandbox = sandbox
         self._policy = policy
         self._plugins = plugins
         self._digest_pool = digest_pool
-        names = [signal.name for signal in (*digest_signals, *pixel_signals)]
+        names = [signal.name for signal in (*digest_signals, *job.signals)]
         self._limits = lru_cache(maxsize=256)(lambda tenant: limits(policy, names, tenant))
 
     def new_digest(self) -> MultiDigest:
@@ -126,18 +150,12 @@ class CheckRunner:
         context: Context,
         generation: Generation,
         timings: Timings,
-        cancelled: Callable[[], bool] = lambda: False,
+        order: CheckOrder,
     ) -> tuple[Decision, list[PluginError]]:
         """Check one upload against one generation. Also returns the errors of plugins that were asked."""
-        decided = threading.Event()
-        task = self._start_digests(upload, context, generation, decided)
-        timings.lap("digests" if task.done() else "dispatch")
-        try:
-            inspection = self._inspect(upload, _DecodeSource(upload.content or b"", decided, cancelled))
-        except _Abandoned:
-            inspection = None
-        finally:
-            digests = task.result()
+        isolated = self._sandbox is not None and upload.content and not order.overloaded
+        inspect = self._inspect_isolated if isolated else self._inspect_in_line
+        digests, inspection = inspect(upload, context, generation, timings, order)
         timings.lap("inspect")
         timings.stages.update(digests.stages)
         if inspection is None or digests.decides:
@@ -166,15 +184,55 @@ class CheckRunner:
         """The tenant if it has rules of its own: others share one cache entry."""
         return context.tenant if context.tenant in self._policy.tenants else None
 
+    def _inspect_isolated(
+        self, upload: Upload, context: Context, generation: Generation, timings: Timings, order: CheckOrder
+    ) -> tuple[_DigestResult, Inspection | None]:
+        """Digests and inspection, in a worker process. No inspection where the digests decide."""
+        assert self._sandbox is not None
+        assert upload.content is not None
+        inspecting = self._sandbox.inspection(upload.content, order.until, order.cancelled)
+        try:
+            if not upload.digested and self._digests_overlap(upload.content):
+                inspecting.begin()
+                timings.lap("dispatch")
+            digests = self._digests(upload, context, generation, threading.Event())
+            timings.lap("digests")
+            if digests.decides:
+                return digests, None
+            inspection = inspecting.result()
+        except InspectionCancelled:
+            raise CheckCancelled from None
+        finally:
+            inspecting.abandon()
+            timings.stages["sandbox"] = inspecting.isolation_ms
+        return digests, inspection
+
+    def _inspect_in_line(
+        self, upload: Upload, context: Context, generation: Generation, timings: Timings, order: CheckOrder
+    ) -> tuple[_DigestResult, Inspection | None]:
+        """Digests and inspection, in this process. No inspection where the digests stop it."""
+        decided = threading.Event()
+        task = self._start_digests(upload, context, generation, decided)
+        timings.lap("digests" if task.done() else "dispatch")
+        try:
+            inspection = self._inspect(upload, _DecodeSource(upload.content or b"", decided, order), order)
+        except _Abandoned:
+            inspection = None
+        finally:
+            digests = task.result()
+        return digests, inspection
+
+    def _digests_overlap(self, content: bytes | memoryview) -> bool:
+        """Whether to compute the digests beside decoding: where there is a CPU for it, and it could be stopped."""
+        return self._digest_pool() is not None and sniff(bytes(content[:HEAD_BYTES])) in _STOPPABLE
+
     def _start_digests(
         self, upload: Upload, context: Context, generation: Generation, decided: threading.Event
     ) -> Future[_DigestResult]:
-        pool = None
         if not upload.digested and upload.size_bytes > _SMALL_BYTES and upload.content is not None:
-            stoppable = sniff(bytes(upload.content[:HEAD_BYTES])) in _STOPPABLE
-            pool = self._digest_pool() if stoppable else None
-        if pool is not None:
-            return pool.submit(self._digests, upload, context, generation, decided)
+            pool = self._digest_pool()
+            if pool is not None and self._digests_overlap(upload.content):
+                return pool.submit(self._digests, upload, context, generation, decided)
         done: Future[_DigestResult] = Future()
         done.set_result(self._digests(upload, context, generation, decided))
         return done
@@ -198,13 +256,20 @@ class CheckRunner:
         stages = {"digests": (hashed - started) * 1e3, "match_digests": (time.perf_counter() - hashed) * 1e3}
         return _DigestResult(hashes, matches, decides, stages)
 
-    def _inspect(self, upload: Upload, source: _DecodeSource) -> Inspection:
+    def _inspect(self, upload: Upload, source: _DecodeSource, order: CheckOrder) -> Inspection:
         if upload.content is None:
             detail = f"{upload.size_bytes} bytes, over media.max_file_bytes; only its digests were looked up"
             failure = Failure(FailureCode.TOO_LARGE, detail)
             return Inspection(Media(upload.size_bytes), (), (failure,), {})
-        source.check()
-        return inspect_media(source, self._decoders, self._pixel_signals, self._options, self._media_limits)
+        if order.overloaded:
+            return uninspected(upload.content, FailureCode.OVERLOADED, "too many checks were waiting already")
+        job = self._job
+        try:
+            source.check()
+            return inspect_media(source, job.decoders, job.signals, job.options, job.limits)
+        except _TimeIsUp:
+            detail = "it could not be inspected within sandbox.deadline_s"
+            return uninspected(upload.content, FailureCode.TIMEOUT, detail)
 
     def _decide(
         self,

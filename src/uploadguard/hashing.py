@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from uploadguard.config import Settings
 from uploadguard.media.base import DecodeOptions
@@ -13,11 +15,23 @@ from uploadguard.media.inspect import Inspection, Limits, inspect_media
 from uploadguard.media.source import BytesSource
 from uploadguard.models import Failure, FailureCode, Hash, Media
 from uploadguard.plugins import Plugins
+from uploadguard.sandbox.inspector import SandboxedInspector
+from uploadguard.sandbox.parts import Job
 from uploadguard.signals.base import DigestSignal, PixelSignal
 from uploadguard.signals.digests import MultiDigest
 from uploadguard.uploads import Data, read_upload
 
-__all__ = ["HashedMedia", "MediaHasher", "decode_options", "hash_media", "media_limits"]
+__all__ = [
+    "HashedMedia",
+    "MediaHasher",
+    "decode_options",
+    "hash_media",
+    "inspection_job",
+    "media_limits",
+    "open_sandbox",
+]
+
+log = logging.getLogger("uploadguard")
 
 
 def decode_options(settings: Settings) -> DecodeOptions:
@@ -28,6 +42,30 @@ def decode_options(settings: Settings) -> DecodeOptions:
 def media_limits(settings: Settings) -> Limits:
     """The bounds on one inspection."""
     return Limits(**{field.name: getattr(settings.media, field.name) for field in fields(Limits)})
+
+
+def inspection_job(settings: Settings, plugins: Plugins) -> Job:
+    """What uploads are decoded and hashed with."""
+    return Job(
+        decoders=plugins.decoders,
+        signals=[signal for signal in plugins.enabled_signals() if isinstance(signal, PixelSignal)],
+        options=decode_options(settings),
+        limits=media_limits(settings),
+    )
+
+
+def open_sandbox(settings: Settings, job: Job, plugins: Plugins) -> SandboxedInspector | None:
+    """The worker processes to decode in; None where the settings want it done in this process.
+
+    Raises as :class:`~uploadguard.sandbox.inspector.SandboxedInspector` does.
+    """
+    if settings.sandbox.isolation != "none":
+        return SandboxedInspector(settings.sandbox, job, plugins, max_upload_bytes=settings.media.max_file_bytes)
+    log.warning(
+        'sandbox.isolation is "none": a file that breaks a decoder breaks this process, and sandbox.deadline_s and '
+        "sandbox.max_memory_bytes hold only as far as decoders cooperate; for trusted input only"
+    )
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +121,7 @@ class HashedMedia:
 
 
 class MediaHasher:
-    """Hashes media as a Guard with the same settings does. Safe to share between threads.
+    """Hashes media as a Guard with the same settings does. Safe to share between threads. Close it in the end.
 
     Raises what :class:`~uploadguard.plugins.Plugins` raises, and :class:`~uploadguard.errors.ConfigError` for a signal
     type that is enabled and not registered.
@@ -92,12 +130,22 @@ class MediaHasher:
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings = settings if settings is not None else Settings()
         plugins = Plugins(settings)
-        signals = plugins.enabled_signals()
-        self._digest_signals = [signal for signal in signals if isinstance(signal, DigestSignal)]
-        self._pixel_signals = [signal for signal in signals if isinstance(signal, PixelSignal)]
-        self._decoders = plugins.decoders
-        self._options = decode_options(settings)
-        self._limits = media_limits(settings)
+        self._digest_signals = [signal for signal in plugins.enabled_signals() if isinstance(signal, DigestSignal)]
+        self._job = inspection_job(settings, plugins)
+        self._sandbox = open_sandbox(settings, self._job, plugins)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._sandbox is not None:
+            self._sandbox.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def hash(self, data: Data) -> HashedMedia:
         """Hash bytes, a path or a binary file object.
@@ -115,8 +163,7 @@ class MediaHasher:
             detail = f"{upload.size_bytes} bytes, over media.max_file_bytes; only its digests were computed"
             inspection = Inspection(Media(upload.size_bytes), (), (Failure(FailureCode.TOO_LARGE, detail),), {})
         else:
-            source = BytesSource(upload.content)
-            inspection = inspect_media(source, self._decoders, self._pixel_signals, self._options, self._limits)
+            inspection = self._inspect(upload.content)
         timings_ms = {
             "read": (read - started) * 1e3,
             "digests": (digested - read) * 1e3,
@@ -125,7 +172,16 @@ class MediaHasher:
         }
         return HashedMedia(inspection.media, (*digests, *inspection.hashes), inspection.failures, timings_ms)
 
+    def _inspect(self, content: bytes | memoryview) -> Inspection:
+        if self._sandbox is None or not content:
+            job = self._job
+            return inspect_media(BytesSource(content), job.decoders, job.signals, job.options, job.limits)
+        if self._sandbox.pool.is_cold:
+            self._sandbox.prewarm()
+        return self._sandbox.inspection(content, time.monotonic() + self._settings.sandbox.deadline_s).result()
+
 
 def hash_media(data: Data, settings: Settings | None = None) -> HashedMedia:
     """Hash one medium; see :class:`MediaHasher`, which spares the preparations where there are many."""
-    return MediaHasher(settings).hash(data)
+    with MediaHasher(settings) as hasher:
+        return hasher.hash(data)

@@ -19,7 +19,8 @@ from uploadguard.testing.testlist import list_bytes
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("UPLOADGUARD_")]:
-        monkeypatch.delenv(name)
+        if name != "UPLOADGUARD_SANDBOX__ISOLATION":
+            monkeypatch.delenv(name)
 
 
 def run(*args: str | Path, **options: object) -> Result:
