@@ -127,7 +127,8 @@ def test_every_decoder_still_decodes(user: str) -> None:
             "animated gif": media.animated_gif(), "animated webp": media.animated_webp(),
         }
         large = every_kind(files.scene(1600, 1200))
-        hasher = MediaHasher(Settings(**{"signals": {"enabled": ["md5", "pdq", "phash", "dhash"]}}))
+        signals = {"enabled": ["md5", "pdq", "phash", "dhash"]}
+        hasher = MediaHasher(Settings(signals=signals, sandbox={"isolation": "none"}))
         def hash_all(kinds):
             done = {name: hasher.hash(data) for name, data in kinds.items()}
             assert all(hashed.complete for hashed in done.values()), [hashed.failures for hashed in done.values()]
