@@ -1,11 +1,14 @@
 """What one more worker costs in memory: 1, 2, 4 and 8 processes that open the same hash set and query it.
 
-Run: ``python -m benchmarks.shared_memory [--rows 10000000] [--start spawn|fork] [--keep DIR] [--hashset DIR]``.
+Run: ``python -m benchmarks.shared_memory [--rows 10000000] [--start spawn|fork] [--keep DIR] [--hashset DIR]
+[--encrypt] [--preload]``.
 Resident set size counts shared pages in full for every process, proportional set size (PSS) each one's part, so PSS
 adds up. Each process is measured before it opens the hash set and once it has answered ``--queries`` queries. "one
 more adds" is what the sum of PSS grows by for each process after the first, in all and without what Python itself and
 its modules take. Workers are started on their own (``spawn``), or forked from a parent that has imported all modules,
-as preforking servers do (``fork``; the parent's own PSS is then part of the sums).
+as preforking servers do (``fork``; the parent's own PSS is then part of the sums). With ``--preload`` a forking parent
+opens the hash set itself, and its workers take over what it opened. With ``--encrypt`` the hash set is encrypted, with
+the key in the file beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.timing import p50_p99, progress, show
-from uploadguard.hashset import HashSet
+from uploadguard.hashset import Generation, HashSet
+from uploadguard.hashset.keys import Keys, read_key_file, write_key_file
 from uploadguard.lists import ListEntry
 from uploadguard.models import Hash
 
@@ -49,15 +53,28 @@ def memory_mb() -> dict[str, float]:
     return {"rss": sizes["Rss"], "pss": sizes["Pss"], "own": sizes["Private_Clean"] + sizes["Private_Dirty"]}
 
 
-def work(pipe: Connection, directory: Path, queries: int, seed: int) -> None:
+def open_set(directory: Path) -> HashSet:
+    """The hash set there, with the key in the file beside it, if there is one."""
+    return HashSet.open(directory, keys=keys_for(directory))
+
+
+def keys_for(directory: Path) -> Keys | None:
+    """The key in the file beside the directory."""
+    path = directory.with_suffix(".key")
+    return Keys(read_key_file(path)) if path.exists() else None
+
+
+def work(
+    pipe: Connection, directory: Path, queries: int, seed: int, preloaded: Generation | None, verify: bool
+) -> None:
     """One process: tells its memory each time it is asked, opens the hash set when it is told to, and queries it."""
-    hash_set = HashSet.open(directory)
+    hash_set = open_set(directory)
     pipe.send(None)
     pipe.recv()
     pipe.send(memory_mb())
     pipe.recv()
     started = time.perf_counter()
-    generation = hash_set.load(verify=False)
+    generation = preloaded if preloaded is not None else hash_set.load(verify=verify)
     open_ms = (time.perf_counter() - started) * 1e3
     listed = [item for entry in random_entries(queries // 2) for item in entry.hashes]
     others = [item for entry in random_entries(queries - queries // 2, seed + 2) for item in entry.hashes]
@@ -81,14 +98,15 @@ def ask(pipes: list[Connection]) -> list[Any]:
     return [pipe.recv() for pipe in pipes]
 
 
-def measure(directory: Path, processes: int, queries: int, start: str) -> dict[str, Any]:
+def measure(directory: Path, processes: int, queries: int, start: str, preload: bool, verify: bool) -> dict[str, Any]:
     """So many processes at once; memory is read when all have opened and queried."""
     progress.print(f"{processes} process(es)")
     context = multiprocessing.get_context(start)
+    preloaded = open_set(directory).load(verify=verify) if preload else None
     pipes, workers = [], []
     for number in range(processes):
         ours, theirs = context.Pipe()
-        worker = context.Process(target=work, args=(theirs, directory, queries, number))
+        worker = context.Process(target=work, args=(theirs, directory, queries, number, preloaded, verify))
         worker.start()
         theirs.close()
         pipes.append(ours)
@@ -141,15 +159,26 @@ def main() -> None:
     parser.add_argument("--start", choices=["spawn", "fork"], default="spawn")
     parser.add_argument("--queries", type=int, default=2000)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--encrypt", action="store_true", help="encrypt the hash set that is built")
+    parser.add_argument("--preload", action="store_true", help="let the parent open it; with --start fork")
+    parser.add_argument("--verify", action="store_true", help="verify it when it is opened")
     arguments = parser.parse_args()
+    if arguments.preload and arguments.start != "fork":
+        parser.error("--preload goes with --start fork")
     with tempfile.TemporaryDirectory() as temporary:
         directory: Path = arguments.hashset or arguments.keep or Path(temporary) / "hashset"
         if arguments.hashset is None:
             progress.print(f"importing {arguments.rows:,} entries")
-            HashSet.create(directory).add_list("random", random_entries(arguments.rows), KINDS)
-        entries = sum(info.entries for info in HashSet.open(directory).lists())
+            if arguments.encrypt:
+                write_key_file(directory.with_suffix(".key"))
+            hash_set = HashSet.create(directory, keys=keys_for(directory))
+            hash_set.add_list("random", random_entries(arguments.rows), KINDS)
+        entries = sum(info.entries for info in open_set(directory).lists())
         rows = with_differences(
-            [measure(directory, count, arguments.queries, arguments.start) for count in arguments.processes]
+            [
+                measure(directory, count, arguments.queries, arguments.start, arguments.preload, arguments.verify)
+                for count in arguments.processes
+            ]
         )
         size_mb = sum(path.stat().st_size for path in directory.iterdir()) / MB
     show(f"{entries:,} entries of two hashes, {size_mb:,.0f} MB on disk", rows, as_json=arguments.json)

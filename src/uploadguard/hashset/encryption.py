@@ -179,7 +179,7 @@ class Decryptor:
         self._chunks = -(-stored_bytes // sealed_bytes)
         self.size_bytes = stored_bytes - self._chunks * _TAG_BYTES
         last_bytes = self.size_bytes - (self._chunks - 1) * header.chunk_bytes
-        if self._chunks == 0 or last_bytes < (self._chunks > 1):
+        if self._chunks == 0 or last_bytes < 1:
             raise DecryptionError("is cut short", altered=True)
 
     @property

@@ -269,8 +269,9 @@ class Segment:
             start, end = _ENTRY_OFFSETS.unpack(self._bytes(place, place + _ENTRY_OFFSETS.size))
             if not start < end <= data.length:
                 raise SegmentError("an entry lies outside it; import the list again")
+            stored = bytes(self._bytes(data.offset + start, data.offset + end))
             try:
-                match json.loads(bytes(self._bytes(data.offset + start, data.offset + end))):
+                match json.loads(stored):
                     case {"id": str(entry_id), "category": str() | None as category, "fields": dict(fields)}:
                         return StoredEntry(entry_id, category, fields)
             except (ValueError, RecursionError):
