@@ -41,12 +41,6 @@ def hamming_scan(codes: Buffer, code_bytes: int, queries: Buffer, max_distance_b
 MIH_LAYOUT: int
 """What stored tables must have been written with to be read."""
 
-def mih_build_table(codes: Buffer, code_bytes: int, tables: int, line_bits: int, table: int, lines: Buffer) -> bytes:
-    """Fill one table's lines (writable, 64 bytes times 2 to the power of ``line_bits``) and return its overflow.
-
-    Several may be filled at once. The places that the lines note count from the overflow's own first word.
-    """
-
 def mih_shift_overflow(lines: Buffer, shift: int) -> None:
     """Add ``shift`` words to the places that a table's lines note, once its overflow stands behind others'."""
 

@@ -143,6 +143,25 @@ static PyObject *mih_fill(PyObject *Py_UNUSED(module), PyObject *arguments)
     return result;
 }
 
+static PyObject *mih_shift_overflow(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    Py_buffer lines;
+    unsigned int shift;
+    if (!PyArg_ParseTuple(arguments, "w*I:mih_shift_overflow", &lines, &shift))
+        return NULL;
+    PyObject *result = NULL;
+    Py_ssize_t count = count_items(&lines, sizeof(uint32_t) * UG_MIH_LINE_WORDS, sizeof(uint32_t), "lines");
+    if (count >= 0) {
+        Py_BEGIN_ALLOW_THREADS
+        ug_mih_shift_overflow(lines.buf, (size_t)count, shift);
+        Py_END_ALLOW_THREADS
+        result = Py_None;
+        Py_INCREF(result);
+    }
+    PyBuffer_Release(&lines);
+    return result;
+}
+
 /* Takes the next rows of checked runs; what came of it as a Python number. */
 static PyObject *merge(const Py_buffer *records, size_t record_bytes, const Py_buffer *ids, const Py_buffer *runs,
                        const Py_buffer *merged, const Py_buffer *merged_ids)
@@ -204,6 +223,8 @@ PyMethodDef ug_build_methods[] = {
      "mih_place(keys, low_bits, first_line, places, lines) -> words of overflow; lays out a block of a table's lines"},
     {"mih_fill", mih_fill, METH_VARARGS,
      "mih_fill(keys, low_bits, first_line, places, lines, overflow, first_word): put the rows in"},
+    {"mih_shift_overflow", mih_shift_overflow, METH_VARARGS,
+     "mih_shift_overflow(lines, shift): move the places that lines note"},
     {"exact_merge", exact_merge, METH_VARARGS,
      "exact_merge(records, record_bytes, ids, runs, merged, merged_ids) -> how many rows were taken"},
     {NULL, NULL, 0, NULL},

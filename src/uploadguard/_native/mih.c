@@ -10,7 +10,6 @@
 enum { AHEAD_LINES = 32, AHEAD_OVERFLOW = 8, AHEAD_CODES = 48 };
 
 static const uint64_t OVERFLOWS = UINT64_MAX;
-static const uint32_t IN_OVERFLOW = (uint32_t)1 << 31;
 
 static inline uint64_t load64(const void *bytes)
 {
@@ -62,110 +61,6 @@ static inline __attribute__((always_inline)) unsigned count_before(uint64_t coun
 {
     uint64_t below = values >= 16 ? counts : counts & (((uint64_t)1 << (4 * values)) - 1);
     return (unsigned)((below * 0x1111111111111111u) >> 60);
-}
-
-/* Appends room for `words` more to a growing array. The place of the first, or -1 when out of memory or numbers. */
-static int64_t grow(uint32_t **array, size_t *used, size_t *capacity, size_t words)
-{
-    if (words > IN_OVERFLOW - 1 - *used)
-        return -1;
-    if (*used + words > *capacity) {
-        size_t larger = 2 * *capacity + words + 1024;
-        uint32_t *moved = realloc(*array, larger * sizeof **array);
-        if (moved == NULL)
-            return -1;
-        *array = moved;
-        *capacity = larger;
-    }
-    size_t place = *used;
-    *used += words;
-    return (int64_t)place;
-}
-
-/* Turns the counts of the values of each line into the places where their rows will go: words of the table's lines, or
-   with IN_OVERFLOW set, words of the overflow. */
-static int place_lines(const ug_mih *index, unsigned low_bits, uint32_t *places, uint32_t *lines, uint32_t **overflow,
-                       size_t *used)
-{
-    const size_t line_count = (size_t)1 << index->line_bits, values = (size_t)1 << low_bits;
-    size_t capacity = 0;
-    for (size_t line = 0; line < line_count; line++) {
-        uint32_t *count = places + line * values, *out = lines + line * UG_MIH_LINE_WORDS;
-        size_t total = 0;
-        for (size_t v = 0; v < values; v++)
-            total += count[v];
-        memset(out, 0, UG_MIH_LINE_WORDS * sizeof *out);
-        if (total <= UG_MIH_INLINE_ROWS) {
-            uint64_t counts = 0;
-            uint32_t place = (uint32_t)(line * UG_MIH_LINE_WORDS + 2);
-            for (size_t v = 0; v < values; v++) {
-                counts |= (uint64_t)count[v] << (4 * v);
-                uint32_t next = place + count[v];
-                count[v] = place;
-                place = next;
-            }
-            memcpy(out, &counts, sizeof counts);
-        } else {
-            int64_t place = grow(overflow, used, &capacity, values + total);
-            if (place < 0)
-                return -1;
-            memcpy(out, &OVERFLOWS, sizeof OVERFLOWS);
-            out[2] = (uint32_t)place;
-            uint32_t end = 0;
-            for (size_t v = 0; v < values; v++) {
-                uint32_t rows = count[v];
-                count[v] = ((uint32_t)((size_t)place + values) + end) | IN_OVERFLOW;
-                end += rows;
-                (*overflow)[(size_t)place + v] = end;
-            }
-        }
-    }
-    return 0;
-}
-
-int ug_mih_build_table(const ug_mih *index, unsigned table, uint32_t *lines, uint32_t **overflow, size_t *words)
-{
-    const size_t n = index->rows, size = index->code_bytes;
-    const unsigned first = index->first_bit[table], bits = index->key_bits[table];
-    const uint8_t *codes = index->codes;
-    enum { FAR = 64, NEAR = 32 };
-    uint32_t *places = calloc((size_t)1 << bits, sizeof *places);
-    *overflow = NULL;
-    *words = 0;
-    if (places == NULL)
-        return -1;
-    for (size_t row = 0; row < n; row++) {
-        if (row + FAR < n)
-            __builtin_prefetch(&places[substring(codes + (row + FAR) * size, size, first, bits)], 1);
-        places[substring(codes + row * size, size, first, bits)]++;
-    }
-    if (place_lines(index, bits - index->line_bits, places, lines, overflow, words) < 0) {
-        free(places);
-        return -1;
-    }
-    for (size_t row = 0; row < n; row++) {
-        if (row + FAR < n)
-            __builtin_prefetch(&places[substring(codes + (row + FAR) * size, size, first, bits)], 1);
-        if (row + NEAR < n) {
-            uint32_t place = places[substring(codes + (row + NEAR) * size, size, first, bits)];
-            if (!(place & IN_OVERFLOW))
-                __builtin_prefetch(lines + place, 1);
-        }
-        uint32_t place = places[substring(codes + row * size, size, first, bits)]++;
-        if (place & IN_OVERFLOW)
-            (*overflow)[place & ~IN_OVERFLOW] = (uint32_t)row;
-        else
-            lines[place] = (uint32_t)row;
-    }
-    free(places);
-    return 0;
-}
-
-void ug_mih_shift_overflow(uint32_t *lines, size_t line_count, uint32_t shift)
-{
-    for (size_t line = 0; line < line_count; line++, lines += UG_MIH_LINE_WORDS)
-        if (load64(lines) == OVERFLOWS)
-            lines[2] += shift;
 }
 
 /* How far from the query the values of a table are probed for a limit; -1: not at all. */

@@ -46,13 +46,6 @@ typedef struct {
    be: a substring must be as long as line_bits, or longer by no more than UG_MIH_MAX_LOW_BITS. */
 int ug_mih_layout(ug_mih *index, size_t rows, size_t code_bytes, unsigned tables, unsigned line_bits);
 
-/* Fills the lines of table t, given as its own part, and appends to *overflow (malloc'ed, *words long) what does not fit;
-   the places noted in the lines count from the table's own first. 0, or -1 when out of memory or numbers. */
-int ug_mih_build_table(const ug_mih *index, unsigned table, uint32_t *lines, uint32_t **overflow, size_t *words);
-
-/* Adds `shift` to the places that the lines of one table note, once its overflow has found its place among all. */
-void ug_mih_shift_overflow(uint32_t *lines, size_t line_count, uint32_t shift);
-
 /* How many lines a query touches, and how many candidates follow if codes are spread evenly. */
 void ug_mih_cost(const ug_mih *index, unsigned max_distance_bits, double *lines, double *candidates);
 

@@ -158,3 +158,10 @@ int ug_mih_fill(const ug_mih_block *block, uint32_t *places, uint32_t *lines, ui
     write_ends(block, places, lines, overflow, first, words);
     return 0;
 }
+
+void ug_mih_shift_overflow(uint32_t *lines, size_t line_count, uint32_t shift)
+{
+    for (size_t line = 0; line < line_count; line++, lines += UG_MIH_LINE_WORDS)
+        if (overflows(lines))
+            lines[2] += shift;
+}

@@ -25,4 +25,7 @@ int ug_mih_place(const ug_mih_block *block, uint32_t *places, uint32_t *lines, s
 int ug_mih_fill(const ug_mih_block *block, uint32_t *places, uint32_t *lines, uint32_t *overflow, size_t first,
                 size_t words);
 
+/* Adds `shift` to the places that lines note, once their overflow has found its place among all. */
+void ug_mih_shift_overflow(uint32_t *lines, size_t line_count, uint32_t shift);
+
 #endif

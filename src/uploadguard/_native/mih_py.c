@@ -49,59 +49,6 @@ static int layout_of_codes(ug_mih *index, const Py_buffer *codes, Py_ssize_t cod
     return 0;
 }
 
-static PyObject *mih_build_table(PyObject *Py_UNUSED(module), PyObject *arguments)
-{
-    Py_buffer codes, lines;
-    Py_ssize_t code_bytes, tables, line_bits, table;
-    if (!PyArg_ParseTuple(arguments, "y*nnnnw*:mih_build_table", &codes, &code_bytes, &tables, &line_bits, &table,
-                          &lines))
-        return NULL;
-    ug_mih index;
-    PyObject *result = NULL;
-    if (layout_of_codes(&index, &codes, code_bytes, tables, line_bits) < 0)
-        goto done;
-    if (table < 0 || table >= tables) {
-        PyErr_SetString(PyExc_ValueError, "there is no such table");
-        goto done;
-    }
-    if (check_words(&lines, line_bytes(&index), "lines") < 0)
-        goto done;
-    uint32_t *overflow;
-    size_t words;
-    int status;
-    Py_BEGIN_ALLOW_THREADS
-    status = ug_mih_build_table(&index, (unsigned)table, lines.buf, &overflow, &words);
-    Py_END_ALLOW_THREADS
-    if (status < 0)
-        PyErr_NoMemory();
-    else
-        result = PyBytes_FromStringAndSize((const char *)overflow, (Py_ssize_t)(words * sizeof *overflow));
-    free(overflow);
-done:
-    PyBuffer_Release(&codes);
-    PyBuffer_Release(&lines);
-    return result;
-}
-
-static PyObject *mih_shift_overflow(PyObject *Py_UNUSED(module), PyObject *arguments)
-{
-    Py_buffer lines;
-    unsigned int shift;
-    if (!PyArg_ParseTuple(arguments, "w*I:mih_shift_overflow", &lines, &shift))
-        return NULL;
-    PyObject *result = NULL;
-    size_t count = (size_t)lines.len / (UG_MIH_LINE_WORDS * sizeof(uint32_t));
-    if (check_words(&lines, count * UG_MIH_LINE_WORDS * sizeof(uint32_t), "lines") == 0) {
-        Py_BEGIN_ALLOW_THREADS
-        ug_mih_shift_overflow(lines.buf, count, shift);
-        Py_END_ALLOW_THREADS
-        result = Py_None;
-        Py_INCREF(result);
-    }
-    PyBuffer_Release(&lines);
-    return result;
-}
-
 static PyObject *mih_cost(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Py_ssize_t rows, code_bytes, tables, line_bits, max_distance_bits;
@@ -164,10 +111,6 @@ done:
 }
 
 PyMethodDef ug_mih_methods[] = {
-    {"mih_build_table", mih_build_table, METH_VARARGS,
-     "mih_build_table(codes, code_bytes, tables, line_bits, table, lines) -> the table's overflow; fills its lines"},
-    {"mih_shift_overflow", mih_shift_overflow, METH_VARARGS,
-     "mih_shift_overflow(lines, shift): move the places that a table's lines note"},
     {"mih_cost", mih_cost, METH_VARARGS,
      "mih_cost(rows, code_bytes, tables, line_bits, max_distance_bits) -> (lines, expected candidates) of one query"},
     {"mih_query", mih_query, METH_VARARGS,
