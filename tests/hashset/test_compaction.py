@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.hashset.made_up import TYPES, entries, entry, expected_files, files_of, holds
+from uploadguard._native import _kernel
 from uploadguard.errors import HashSetBusyError, HashSetError, ListError, SegmentError
-from uploadguard.hashset import HashSet, Segment, build_segment, compaction
+from uploadguard.hashset import BucketSkew, HashSet, Segment, build_segment, compaction
 from uploadguard.hashset.directory import Directory
 from uploadguard.hashset.merge import merge_segments
+from uploadguard.lists.base import ListEntry
 
 
 @pytest.fixture
@@ -298,14 +301,38 @@ def test_stats(hash_set: HashSet) -> None:
     assert stats.size_bytes == sum(item.size_bytes for item in stats.lists)
     assert stats.previous_bytes == 0
     assert set(stats.lists[0].skew) == {"pdq", "phash"}
-    assert 1 <= stats.lists[0].skew["pdq"].mean <= stats.lists[0].skew["pdq"].largest < 5
+    assert stats.lists[0].skew["pdq"] == BucketSkew(), "so few are scanned"
     hash_set.remove_list("b")
     assert hash_set.stats().previous_bytes == stats.lists[1].size_bytes
 
 
-def test_skew_shows_hashes_that_are_alike(tmp_path: Path) -> None:
+def test_skew_is_that_of_the_tables_lines(tmp_path: Path) -> None:
     hash_set = HashSet.create(tmp_path / "set")
-    listed = entry(1, "pdq")
-    hash_set.add_list("a", [type(listed)(str(number), listed.hashes) for number in range(50)], TYPES)
-    assert hash_set.stats().lists[0].skew["pdq"].largest == 50
-    assert hash_set.stats().lists[0].skew["pdq"].mean == 50
+    rng = np.random.default_rng(3)
+    codes = rng.integers(0, 256, (20_000, 32), np.uint8)
+    codes[:90] = codes[0]
+    codes[90:120, 16:] = codes[0, 16:]
+    listed = [ListEntry(str(number), (("pdq", code.tobytes()),)) for number, code in enumerate(codes)]
+    hash_set.add_list("a", listed, TYPES)
+    (segment,) = hash_set.load().segments
+    sections = segment.index("pdq").sections()
+    _, count, line_bits = sections["table_shape"].tolist()
+    bits = np.unpackbits(codes, axis=1, bitorder="little")
+    rows: list[int] = []
+    first = 0
+    for key_bits in _kernel.mih_key_bits(32, count, line_bits):
+        high = bits[:, first + key_bits - line_bits : first + key_bits]
+        numbers = high @ (1 << np.arange(line_bits))
+        rows += np.bincount(numbers, minlength=1 << line_bits).tolist()
+        first += key_bits
+    expected = BucketSkew(
+        lines=count << line_bits,
+        rows=20_000 * count,
+        fullest_line=max(rows),
+        overflowing_lines=sum(row > 14 for row in rows),
+        overflowing_rows=sum(row for row in rows if row > 14),
+    )
+    found = hash_set.stats().lists[0].skew["pdq"]
+    assert found == expected
+    assert found.fullest_line >= 120
+    assert 0 < found.overflowing_lines_share < found.overflowing_rows_share < 1

@@ -20,9 +20,6 @@ from uploadguard.hashset.tombstones import dead_rows
 
 __all__ = ["BucketSkew", "HashSetStats", "ListStats", "SegmentProblem", "Verification", "stats_of", "verify_files"]
 
-_BLOCK_VALUES = 1 << 16
-_CHUNK_ROWS = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class SegmentProblem:
@@ -54,13 +51,28 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class BucketSkew:
-    """How perceptual hashes are spread over the values of their 16-bit parts, which look-ups narrow them down by.
+    """How evenly perceptual hashes are spread over the lines of the tables that look-ups go through.
 
-    ``largest`` is the most hashes that share the value of one part, ``mean`` how many share one on average.
+    ``rows`` counts each hash once for each table. A line holds 14 of them; those of a line with more,
+    ``overflowing_rows`` of ``overflowing_lines``, lie elsewhere and take a look-up longer. ``fullest_line`` is the most
+    that one has. All are 0 where there are no tables, since few hashes are scanned.
     """
 
-    largest: int
-    mean: float
+    lines: int = 0
+    rows: int = 0
+    fullest_line: int = 0
+    overflowing_lines: int = 0
+    overflowing_rows: int = 0
+
+    @property
+    def overflowing_lines_share(self) -> float:
+        """The share of lines that overflow, 0 to 1."""
+        return self.overflowing_lines / self.lines if self.lines else 0.0
+
+    @property
+    def overflowing_rows_share(self) -> float:
+        """The share of rows that lie in lines that overflow, 0 to 1."""
+        return self.overflowing_rows / self.rows if self.rows else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,23 +167,25 @@ def stats_of(files: Directory, generation: Generation) -> HashSetStats:
 
 def _skew(segments: Sequence[Segment]) -> Mapping[str, BucketSkew]:
     found: dict[str, BucketSkew] = {}
-    for name in dict.fromkeys(name for segment in segments for name in segment.metadata.signals):
-        indexes = [segment.index(name) for segment in segments if name in segment.metadata.signals]
-        hamming = [index for index in indexes if isinstance(index, HammingIndex)]
-        if hamming:
-            found[name] = _skew_of(hamming)
+    for segment in segments:
+        for name in segment.metadata.signals:
+            index = segment.index(name)
+            if isinstance(index, HammingIndex):
+                try:
+                    found[name] = _skew_with(found.get(name, BucketSkew()), index)
+                except ValueError as error:
+                    raise SegmentError(f"{error}; import the list again", path=segment.path) from None
     return MappingProxyType(found)
 
 
-def _skew_of(indexes: Sequence[HammingIndex]) -> BucketSkew:
-    """Counts a million hashes at a time: the codes are mapped, not copied."""
-    parts = indexes[0].length_bytes // 2
-    counts = np.zeros((parts, _BLOCK_VALUES), np.int64)
-    for index in indexes:
-        blocks = index.sections()["codes"].view("<u2")
-        for start in range(0, len(blocks), _CHUNK_ROWS):
-            for part in range(parts):
-                column = blocks[start : start + _CHUNK_ROWS, part]
-                counts[part] += np.bincount(column, minlength=_BLOCK_VALUES)
-    filled = counts[counts > 0]
-    return BucketSkew(int(counts.max()), float(filled.mean()) if len(filled) else 0.0)
+def _skew_with(skew: BucketSkew, index: HammingIndex) -> BucketSkew:
+    """``skew`` with the lines of one more index, counted some at a time: they are mapped, not copied."""
+    for rows, overflowing in index.lines():
+        skew = BucketSkew(
+            lines=skew.lines + len(rows),
+            rows=skew.rows + int(rows.sum()),
+            fullest_line=max(skew.fullest_line, int(rows.max())),
+            overflowing_lines=skew.overflowing_lines + int(np.count_nonzero(overflowing)),
+            overflowing_rows=skew.overflowing_rows + int(rows[overflowing].sum()),
+        )
+    return skew
