@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+from pathlib import Path
 from typing import Any
 
+import PIL
 from PIL import Image, ImageCms, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -22,6 +26,23 @@ _TIFF_ORIENTATION = 274
 _WHITE_IS_ZERO = 0
 _ROWS_HELD_BACK = 64
 """At full size: two of the tallest MCUs, for those under way and for smoothing between them."""
+
+
+def _silence_libtiff() -> None:
+    """Keep the libtiff that Pillow brings from writing to the host's standard error, as uploaders of bad files please.
+
+    Pillow reports the same errors as exceptions. Without a bundled libtiff nothing is done.
+    """
+    package = Path(PIL.__file__).parent
+    for folder in (package.parent / "pillow.libs", package / ".dylibs"):
+        for path in folder.glob("libtiff*"):
+            with contextlib.suppress(OSError, AttributeError):
+                library = ctypes.CDLL(str(path))
+                library.TIFFSetErrorHandler(None)
+                library.TIFFSetWarningHandler(None)
+
+
+_silence_libtiff()
 
 
 class JpegFile(ImageFile.ImageFile):

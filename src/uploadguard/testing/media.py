@@ -7,6 +7,8 @@ a function is called. Encoded bytes depend on Pillow's version; pixels do not.
 from __future__ import annotations
 
 import io
+import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -26,10 +28,13 @@ __all__ = [
     "empty_file",
     "encode",
     "flat_png",
+    "gif_script",
     "grey16_png",
     "grey_alpha_png",
     "grey_jpeg",
     "header_only_jpeg",
+    "jpeg_followed_by",
+    "jpeg_with_thumbnail",
     "make_photo",
     "palette_png",
     "pixel_bomb_png",
@@ -37,6 +42,8 @@ __all__ = [
     "text_named_jpg",
     "transparent_png",
     "truncated_jpeg",
+    "two_faced_png",
+    "zip_archive",
 ]
 
 _SIZE = (400, 300)
@@ -180,6 +187,50 @@ def text_named_jpg() -> bytes:
     return b"This is not a picture, whatever its name says.\n" * 20
 
 
+def zip_archive() -> bytes:
+    """A small archive of one text."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("readme.txt", "Nothing to see here.")
+    return out.getvalue()
+
+
+def jpeg_followed_by(trailer: bytes | None = None, seed: int = 0) -> bytes:
+    """A JPEG with something behind its end; None is an archive, so that the file is both."""
+    return encode(make_photo(*_SIZE, seed), quality=90) + (zip_archive() if trailer is None else trailer)
+
+
+def jpeg_with_thumbnail(seed: int = 0, *, thumbnail_seed: int = 1) -> bytes:
+    """A JPEG whose EXIF thumbnail is the picture of another seed."""
+    thumbnail = encode(make_photo(160, 120, thumbnail_seed), quality=85)
+    # Two directories of no entry and of two: where the thumbnail lies, and its length.
+    entries = struct.pack("<HHIIHHII", 0x0201, 4, 1, 44, 0x0202, 4, 1, len(thumbnail))
+    block = b"II*\0" + struct.pack("<IHIH", 8, 0, 14, 2) + entries + struct.pack("<I", 0) + thumbnail
+    picture = encode(make_photo(*_SIZE, seed), quality=90)
+    body = b"Exif\0\0" + block
+    return picture[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2) + body + picture[2:]
+
+
+def two_faced_png(seed: int = 0, *, dark_seed: int = 1) -> bytes:
+    """A PNG that shows one picture over white and another over black: its alpha makes the difference."""
+    import numpy as np
+    from PIL import Image
+
+    light = np.asarray(make_photo(*_SIZE, seed).convert("L"), np.float64) / 2 + 127.5
+    dark = np.asarray(make_photo(*_SIZE, dark_seed).convert("L"), np.float64) / 2
+    alpha = 1 - (light - dark) / 255
+    grey = np.where(alpha > 0, dark / np.maximum(alpha, 1 / 255), 0)
+    samples = np.stack([grey, alpha * 255], axis=2).clip(0, 255).astype(np.uint8)
+    return encode(Image.fromarray(samples, "LA"), "PNG")
+
+
+def gif_script(seed: int = 0) -> bytes:
+    """A GIF that is a script as well: its width opens a comment that ends behind the picture."""
+    data = bytearray(encode(make_photo(64, 48, seed), "GIF"))
+    data[6:8] = b"/*"
+    return bytes(data) + b"*/=1;"
+
+
 def empty_file() -> bytes:
     """No bytes."""
     return b""
@@ -191,7 +242,7 @@ ODD_MEDIA: Mapping[str, Callable[[], bytes]] = MappingProxyType(
         for function in (
             grey_jpeg, cmyk_jpeg, palette_png, grey16_png, grey_alpha_png, transparent_png, rotated_jpeg, animated_gif,
             animated_webp, flat_png, truncated_jpeg, header_only_jpeg, corrupt_jpeg, pixel_bomb_png, text_named_jpg,
-            empty_file,
+            empty_file, zip_archive, jpeg_followed_by, jpeg_with_thumbnail, two_faced_png, gif_script,
         )
     }
 )  # fmt: skip
