@@ -46,6 +46,7 @@ _FILE_ID_BYTES = 32
 _TAG_BYTES = 16
 _NONCE_NUMBER_BYTES = 11
 _MAX_CHUNK_BYTES = 1 << 24
+_WINDOW_BYTES = 1 << 24
 
 _UNSET = "is encrypted; set hashset.encryption.key_file or hashset.encryption.key_env"
 
@@ -218,11 +219,25 @@ class Decryptor:
         return _aes_gcm(self._file_key)
 
     def _sealed(self, first: int, behind: int) -> Iterator[tuple[int, memoryview]]:
-        """Numbers and stored bytes of some chunks."""
+        """Numbers and stored bytes of some chunks.
+
+        Of a map, what is read next is called for, and what was read is let go of, so that it does not count as this
+        process's memory.
+        """
         step = self._chunk_bytes + _TAG_BYTES
-        for number in range(first, behind):
-            place = _HEADER_BYTES + number * step
-            yield number, self._data[place : place + step]
+        window = max(1, _WINDOW_BYTES // step)
+        mapped = self._data.obj if isinstance(self._data.obj, mmap.mmap) else None
+        for start in range(first, behind, window):
+            numbers = range(start, min(start + window, behind))
+            if mapped is not None and behind - first > window:
+                place = (_HEADER_BYTES + numbers.stop * step) & -mmap.PAGESIZE
+                if place < len(mapped):
+                    mapped.madvise(mmap.MADV_WILLNEED, place, min(window * step, len(mapped) - place))
+            for number in numbers:
+                place = _HEADER_BYTES + number * step
+                yield number, self._data[place : place + step]
+            if mapped is not None:
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def _open(self, cipher: AESGCM, number: int, sealed: memoryview, into: memoryview) -> None:
         from cryptography.exceptions import InvalidTag

@@ -331,7 +331,7 @@ class HashSet:
 
     def stats(self) -> HashSetStats:
         """What the hash set holds, and how evenly its hashes are spread. Reads all perceptual hashes."""
-        return stats_of(self._files, self.load(verify=False, prepare=False))
+        return stats_of(self._files, self.load(verify=False))
 
     def encrypted_files(self) -> EncryptedFiles:
         """How many of the files are encrypted, those of previous generations included."""
