@@ -213,6 +213,17 @@ class Guard:
                 sandbox=self._sandbox.status() if self._sandbox is not None else _NOT_ISOLATED,
             )
 
+    def prewarm(self) -> SandboxStatus:
+        """Start a worker process, unless there is one, and wait until it is ready; returns what is then in force.
+
+        For once after a fork, or before the first of many checks. Does nothing where uploads are decoded in this
+        process. Raises :class:`~uploadguard.errors.SandboxError`.
+        """
+        if self._sandbox is None:
+            return _NOT_ISOLATED
+        self._sandbox.prewarm()
+        return self._sandbox.status()
+
     def explain(self, decision: Decision) -> str:
         """The decision in words, for the operator's log. Names lists and entries: never show it to the uploader."""
         lines = [f"{decision.reference}: {decision.verdict.label}, generation {decision.generation}"]

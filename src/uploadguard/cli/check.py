@@ -69,6 +69,7 @@ def check(
     codes: set[Exit] = set()
     table = None if as_json else StreamedTable(files, "File", _COLUMNS, "Match")
     with Guard(settings) as guard:
+        guard.prewarm()
         for name in files:
             context = Context(filename=name if name != STDIN else None, tenant=tenant)
             try:

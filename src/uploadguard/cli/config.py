@@ -23,6 +23,7 @@ from uploadguard.cli.state import State
 if TYPE_CHECKING:
     from uploadguard.config import Settings
     from uploadguard.hashset import Generation
+    from uploadguard.sandbox.inspector import SandboxStatus
 
 __all__ = ["config"]
 
@@ -34,6 +35,7 @@ class _Findings:
     plugins: tuple[str, ...] | None = None
     signals: tuple[str, ...] | None = None
     fail_open: tuple[str, ...] = ()
+    sandbox: SandboxStatus | None = None
     generation: Generation | None = None
     ready: bool = False
 
@@ -89,6 +91,7 @@ def _look(settings: Settings, findings: _Findings) -> None:
         return
     try:
         with Guard(settings) as guard:
+            findings.sandbox = guard.prewarm()
             status = guard.status()
     except UploadguardError as error:
         findings.problems += [problem for problem in problems_of(error) if problem not in findings.problems]
@@ -143,8 +146,21 @@ def _rows(settings: Settings, findings: _Findings) -> Iterator[tuple[str, str]]:
         yield "list", "the built-in test list"
     if settings.tenants:
         yield "tenants", ", ".join(settings.tenants)
+    if findings.sandbox is not None:
+        yield "isolation", _isolation(findings.sandbox)
     yield "fail open", ", ".join(findings.fail_open) or "nothing"
     yield "ready", "yes" if findings.ready else "no"
+
+
+def _isolation(sandbox: SandboxStatus) -> str:
+    """The level, with what is in force in a worker that was started, and what is not."""
+    if sandbox.pool is None:
+        return "none: uploads are decoded in the host's own process, for trusted input only"
+    layers = sandbox.layers.to_dict()
+    missing = [name for name, value in layers.items() if not value]
+    return f"{sandbox.isolation}: {', '.join(name for name in layers if name not in missing)}" + (
+        f"; without {', '.join(missing)}" if missing else ""
+    )
 
 
 def _encryption(settings: Settings) -> str:
@@ -174,4 +190,6 @@ def _record(settings: Settings | None, findings: _Findings) -> dict[str, object]
         ],
         "test_list": settings.hashset.test_list if settings is not None else None,
         "fail_open": list(findings.fail_open),
+        "isolation": findings.sandbox.isolation if findings.sandbox is not None else None,
+        "layers": findings.sandbox.layers.to_dict() if findings.sandbox is not None else None,
     }

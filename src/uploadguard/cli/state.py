@@ -15,6 +15,7 @@ __all__ = ["CONFIG_NAME", "State"]
 
 CONFIG_NAME = "uploadguard.toml"
 _EMPTY = "the hash set is empty"
+_NOT_ISOLATED = "sandbox.isolation is"
 
 
 @dataclass(slots=True)
@@ -22,13 +23,14 @@ class State:
     """Options before the command, and what the command says of itself while it runs.
 
     ``error_record``, once set, has an error printed as JSON too, with these fields. ``said`` are beginnings of the
-    library's warnings that the command says in words of its own; that of an empty hash set is an error here.
+    library's warnings that the command says in words of its own: that of an empty hash set is an error here, and
+    how uploads are isolated is for ``config check`` to say, not for every command.
     """
 
     config_path: Path | None = None
     debug: bool = False
     error_record: Mapping[str, object] | None = None
-    said: tuple[str, ...] = (_EMPTY,)
+    said: tuple[str, ...] = (_EMPTY, _NOT_ISOLATED)
 
     def find_config(self) -> Path | None:
         """The configuration file to read: ``--config``, else what the environment names (None: the settings look
