@@ -161,10 +161,12 @@ def _read_trailer(data: memoryview, at: int, structure: Structure, tally: Tally)
     pictures = 0
     while at < len(data):
         match = _PADDING.match(data, at)
-        # 0xFF is padding, and also how the next JPEG begins.
-        at = match.end() if match is not None else at
-        if at and data[at - 1] == 0xFF and bytes(data[at : at + 1]) == b"\xd8":
+        start, at = at, match.end() if match is not None else at
+        # What counts as padding is also how a JPEG begins, and the length of a first box.
+        if bytes(data[at - 1 : at + 1]) == b"\xff\xd8":
             at -= 1
+        elif (ftyp_at := bytes(data[at : at + 5]).find(b"ftyp")) >= 0:
+            at = max(start, at + ftyp_at - 4)
         if at >= len(data):
             return
         head = bytes(data[at : at + HEAD_BYTES])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 from uploadguard.media.structure.base import Structure, Tally
@@ -12,6 +13,7 @@ __all__ = ["read_bmff"]
 _CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0}
 """Boxes that hold boxes, with the bytes before the first of these."""
 
+_KIND = re.compile(rb"[ -~]{4}")
 _PIXELS = frozenset({b"mdat", b"idat", b"free", b"skip"})
 _MAX_APERTURES = 4
 
@@ -39,7 +41,7 @@ def _boxes(
             start = at + 16
         elif size == 0:
             size = stop - at
-        if size < start - at or at + size > stop or not kind.isascii():
+        if size < start - at or at + size > stop or _KIND.fullmatch(kind) is None:
             break
         end = at + size
         kinds.add(kind)

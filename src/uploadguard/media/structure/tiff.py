@@ -43,8 +43,8 @@ class _Reader:
 
     def chain(self, at: int, depth: int) -> None:
         """Read the directory at ``at`` and all that are chained to it."""
-        self._tally.depth(depth)
         while at and at < len(self._data) and at not in self._seen:
+            self._tally.depth(depth)
             self._seen.add(at)
             if depth == 1:
                 self._pages += 1
