@@ -324,6 +324,11 @@ def test_a_plugins_decoder_knows_its_own_files() -> None:
 def test_a_plugins_decoder_that_raises_is_named() -> None:
     found = with_plugin(PluginDecoder(error=RuntimeError("payload")))
     assert codes(found) == [FailureCode.PLUGIN_FAILED]
+
+
+def test_a_decoder_without_memory_is_said_to_be_so() -> None:
+    found = with_plugin(PluginDecoder(error=MemoryError()))
+    assert codes(found) == [FailureCode.OUT_OF_MEMORY]
     assert found.failures[0].detail == "decoder plugin raised RuntimeError"
 
 

@@ -329,6 +329,9 @@ class _Inspector:
             if isinstance(error, kind):
                 self._fail(code, str(error))
                 return
+        if isinstance(error, MemoryError):
+            self._fail(FailureCode.OUT_OF_MEMORY, f"decoder {decoder.name} ran out of memory")
+            return
         self._fail(FailureCode.PLUGIN_FAILED, f"decoder {decoder.name} raised {type(error).__name__}")
 
     @contextmanager

@@ -63,13 +63,13 @@ class WatchedSource:
 
 @contextmanager
 def library_errors(source: WatchedSource, what: str) -> Iterator[None]:
-    """Turn whatever a decoder library raises into a :class:`DecodeError` that names ``what`` and the exception's class.
+    """Turn what a decoder library raises into a :class:`DecodeError` that names ``what`` and the exception's class.
 
-    The library's own words are left out: they may quote the file.
+    Only a ``MemoryError`` passes through. The library's own words are left out: they may quote the file.
     """
     try:
         yield
-    except DecodeError:
+    except (DecodeError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - decoder libraries raise anything
         source.raise_interrupted()
