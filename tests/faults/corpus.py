@@ -34,6 +34,7 @@ from uploadguard.signals.pdq import Pdq
 from uploadguard.testing import testlist
 
 GRACE_S = 0.25
+EXPECTED_ENDS = frozenset({"idle", "recycled", "grown", "closed"})
 MAX_GROWTH_BYTES = 32 << 20
 
 
@@ -71,8 +72,8 @@ def inputs(arguments: argparse.Namespace) -> Iterator[tuple[str, bytes]]:
 
 def restarts(guard: Guard) -> int:
     """How many workers had to be replaced because of a file."""
-    sandbox = guard.status().sandbox
-    return sum(sandbox.restarts.values()) if sandbox is not None else 0
+    pool = guard.status().sandbox.pool
+    return sum(count for reason, count in pool.ended.items() if reason not in EXPECTED_ENDS) if pool is not None else 0
 
 
 def faults_of(decision: Decision, seconds: float, deadline_s: float) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image
 
-from uploadguard.testing.picture import draw_picture
+from uploadguard.testing.picture import unrelated_picture
 
 __all__ = ["FORMATS", "good_files", "mutants"]
 
@@ -47,7 +47,8 @@ _MAGIC = [
 
 def good_files(side: int = 96) -> dict[str, bytes]:
     """One small sound file of each of :data:`FORMATS`, by name."""
-    picture = draw_picture().resize((side, side))
+    with Image.open(io.BytesIO(unrelated_picture())) as image:
+        picture = image.convert("RGB").resize((side, side))
     others = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), picture.rotate(90)]
     files = {}
     for name, (kind, options) in FORMATS.items():
