@@ -324,12 +324,12 @@ def test_a_plugins_decoder_knows_its_own_files() -> None:
 def test_a_plugins_decoder_that_raises_is_named() -> None:
     found = with_plugin(PluginDecoder(error=RuntimeError("payload")))
     assert codes(found) == [FailureCode.PLUGIN_FAILED]
+    assert found.failures[0].detail == "decoder plugin raised RuntimeError"
 
 
 def test_a_decoder_without_memory_is_said_to_be_so() -> None:
     found = with_plugin(PluginDecoder(error=MemoryError()))
     assert codes(found) == [FailureCode.OUT_OF_MEMORY]
-    assert found.failures[0].detail == "decoder plugin raised RuntimeError"
 
 
 def test_a_plugins_decoder_cannot_swallow_a_stop() -> None:
