@@ -16,12 +16,14 @@ from unittest import mock
 
 from tests.hashset.made_up import TYPES, create_set, entries, holds, open_set
 from uploadguard._native import _kernel
-from uploadguard.hashset import files
+from uploadguard.hashset import files, hamming, runs, sections, spool, tables
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["uploadguard.hashset", "unittest.mock"])
 
-WRITE_STEPS: tuple[tuple[Any, str], ...] = ((os, "open"), (os, "fsync"), (Path, "replace"), (Path, "unlink"))
+WRITE_STEPS: tuple[tuple[Any, str], ...] = (
+    (os, "open"), (os, "write"), (os, "fsync"), (Path, "replace"), (Path, "unlink")
+)  # fmt: skip
 KILL_STEPS = (*WRITE_STEPS, (os, "close"), (files.AtomicFile, "write"), (files.AtomicFile, "seek"))
 
 
@@ -56,6 +58,35 @@ def at_step(number: int, action: Callable[[], None], steps: tuple[tuple[Any, str
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _small_parts() -> None:
+    """Have few entries take every phase, many times."""
+    hamming._choose_tables = lambda rows, length_bytes: (32, 7) if length_bytes == 32 else (6, 9)
+    tables._BLOCK_LINES = 64
+    spool._WAITING_BYTES = 0
+    runs._SORTING_BYTES, runs._LEAST_RUN_ROWS = 1, 10
+
+
+def change_in_parts_and_die(pipe: Connection, directory: Path, change: str, phase: str, step: int) -> None:
+    """Change the list "a" in many small parts, killed at that step of a phase; sends "survived" if there was none."""
+    _small_parts()
+    hash_set = open_set(directory)
+    steps: dict[str, tuple[tuple[Any, str], ...]] = {
+        "spooling": ((spool._FileSpool, "append"), (spool._FileSpool, "map"), (spool, "_unnamed_file")),
+        "sorting": ((runs, "sorted_order"), (_kernel, "exact_merge")),
+        "tables": ((_kernel, "mih_keys"), (_kernel, "mih_place"), (_kernel, "mih_fill")),
+        "writing": ((sections.SectionWriter, "append"), (sections.SectionWriter, "finish")),
+    }
+    with at_step(step, _die, steps[phase]):
+        if change == "import":
+            hash_set.add_list("a", entries(40, "new"), TYPES, replace=True)
+        elif change == "update":
+            removed = (f"id-old{number}" for number in range(20))
+            hash_set.update_list("a", entries(40, "new"), removed, TYPES)
+        else:
+            hash_set.compact(keep_previous=True)
+    pipe.send("survived")
 
 
 def import_and_die(pipe: Connection, directory: Path, step: int) -> None:

@@ -6,6 +6,7 @@ are shared and can be dropped. Needs about 400 bytes of disk an entry.
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.hashset import children
-from uploadguard.hashset import HashSet
+from uploadguard.hashset import HashSet, columns, compaction, merge, runs, tables, tombstones
 from uploadguard.lists.base import ListEntry
 
 KINDS = {"md5": (16, 0), "pdq": (32, 31)}
@@ -61,24 +62,48 @@ def anonymous_mb() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1000
 
 
-def measured(pipe: Connection, step: Callable[[Path, int], str], directory: Path, count: int) -> None:
-    """Do a step and send what it took."""
+def peak_mb_of(step: Callable[[Path, int], str], directory: Path, count: int) -> tuple[float, str]:
+    """Do a step: how much more anonymous memory it took at most, and what it says."""
     before_mb = peak_mb = anonymous_mb()
     ended = threading.Event()
 
     def watch() -> None:
         nonlocal peak_mb
-        while not ended.wait(0.02):
+        while not ended.wait(0.01):
             peak_mb = max(peak_mb, anonymous_mb())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
+    try:
+        result = step(directory, count)
+    finally:
+        ended.set()
+        watcher.join()
+    return max(peak_mb, anonymous_mb()) - before_mb, result
+
+
+def measured(pipe: Connection, step: Callable[[Path, int], str], directory: Path, count: int) -> None:
+    """Do a step and send what it took."""
     started = time.monotonic()
-    result = step(directory, count)
+    peak_mb, result = peak_mb_of(step, directory, count)
     elapsed_s = time.monotonic() - started
-    ended.set()
-    watcher.join()
-    pipe.send(f"{step.__name__}: {elapsed_s:.3f} s, {peak_mb - before_mb:.0f} MB more at most; {result}")
+    pipe.send(f"{step.__name__}: {elapsed_s:.3f} s, {peak_mb:.0f} MB more at most; {result}")
+
+
+def update_all(directory: Path, count: int) -> str:
+    """Replace every entry, and say so twice."""
+    update = HashSet.open(directory).update_list("a", itertools.chain(listed(count), listed(count)), (), KINDS)
+    return f"{update.removed:,} entries out, {update.added:,} in"
+
+
+def measured_in_parts(pipe: Connection, directory: Path, count: int) -> None:
+    """Import, update and compact with smaller parts, so that little data shows what grows; sends each one's peak."""
+    tables._BLOCK_LINES, tables._WINDOW_WORDS, tables._KEYS_AT_ONCE = 1 << 10, 1 << 14, 1 << 14
+    runs._SORTING_BYTES = 1 << 21
+    for module in (columns, merge, tombstones):
+        module.CHUNK_ENTRIES = 1 << 13  # type: ignore[attr-defined]
+    compaction._DUE_DEAD = 2.0  # it would be compacted beside the update
+    pipe.send([peak_mb_of(step, directory, count) for step in (add, update_all, compact)])
 
 
 if __name__ == "__main__":

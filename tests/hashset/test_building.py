@@ -45,7 +45,9 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_KEYS_AT_ONCE", 100)
     monkeypatch.setattr(runs, "_SORTING_BYTES", 1)
     monkeypatch.setattr(runs, "_LEAST_RUN_ROWS", 37)
-    for module in (runs, columns, spool):
+    monkeypatch.setattr("uploadguard.hashset.segment_writer._FLUSHED_HASHES", 50)
+    monkeypatch.setattr(spool, "_WAITING_BYTES", 100)
+    for module in (runs, spool):
         monkeypatch.setattr(module, "PART_BYTES", 300)
     monkeypatch.setattr(columns, "CHUNK_ENTRIES", 64)
     for name in ("merge", "tombstones"):
@@ -293,7 +295,8 @@ def test_spooled_files_have_no_name_and_no_reader(tmp_path: Path, monkeypatch: p
             monkeypatch.delattr(os, "O_TMPFILE")
         with Spools(tmp_path) as spools:
             made = spools.new()
-            made.append(b"12345678")
+            made.append(b"1234")
+            made.append(b"5678" * 20_000)
             assert list(tmp_path.iterdir()) == []
             statuses = [
                 path.stat() for path in Path("/proc/self/fd").iterdir()
@@ -301,7 +304,7 @@ def test_spooled_files_have_no_name_and_no_reader(tmp_path: Path, monkeypatch: p
             ]  # fmt: skip
             assert {(stat.S_IMODE(status.st_mode), status.st_nlink) for status in statuses} == {(0o600, 0)}
             mapped = made.map(np.uint32)
-        assert mapped.tobytes() == b"12345678", "a map outlives its spool"
+        assert mapped.tobytes() == b"1234" + b"5678" * 20_000, "a map outlives its spool"
         with pytest.raises(ValueError, match="read-only"):
             mapped[0] = 1
 
@@ -310,8 +313,9 @@ def test_a_spool_that_was_named_and_left_is_a_leftover(tmp_path: Path, monkeypat
     monkeypatch.delattr(os, "O_TMPFILE")
     names: list[str] = []
     monkeypatch.setattr(Path, "unlink", lambda path, **_: names.append(path.name))
+    monkeypatch.setattr(spool, "_WAITING_BYTES", 0)
     with Spools(tmp_path) as spools:
-        spools.new()
+        spools.new().append(b"1")
     assert [path.name for path in tmp_path.iterdir()] == names
     assert is_leftover(names[0])
 
@@ -328,11 +332,12 @@ def test_without_files_that_have_no_name_there_is_a_way_and_other_errors_are_tol
         return opened(path, flags, mode)
 
     monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(spool, "_WAITING_BYTES", 0)
     with Spools(tmp_path) as spools:
         spools.new().append(b"1")
     number = errno.ENOSPC
     with Spools(tmp_path) as spools, pytest.raises(HashSetWriteError, match=f"{tmp_path}: cannot be written"):
-        spools.new()
+        spools.new().append(b"1")
 
 
 def test_in_memory_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,6 +345,7 @@ def test_in_memory_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError
 
     monkeypatch.setattr(spool, "_unnamed_file", refuse)
+    monkeypatch.setattr(spool, "_WAITING_BYTES", 0)
     with Spools(None) as spools:
         contents(built(listed(np.random.default_rng(2), 300), spools))
         assert hamming.HammingIndex.build(np.zeros((1, 32), np.uint8)) is not None

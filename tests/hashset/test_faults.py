@@ -151,6 +151,41 @@ def test_killed_at_every_step_of_an_import(tmp_path: Path) -> None:
     assert len(generations) > 20
 
 
+@pytest.mark.parametrize("change", ["import", "update", "compact"])
+@pytest.mark.parametrize("phase", ["spooling", "sorting", "tables", "writing"])
+def test_killed_in_every_phase_of_a_change(tmp_path: Path, change: str, phase: str) -> None:
+    ended = 0
+    for step in (0, 2, 9, 40, 10_000):
+        hash_set = HashSet.create(tmp_path / f"set{step}")
+        hash_set.add_list("a", entries(20, "old"), TYPES)
+        if change == "compact":
+            hash_set.update_list("a", entries(15, "late"), (f"id-old{number}" for number in range(5, 19)), TYPES)
+        before = hash_set.generation
+        arguments = (hash_set.directory, change, phase, step)
+        process, pipe = children.start(children.change_in_parts_and_die, *arguments)
+        process.join()
+        survived = process.exitcode == 0
+        if survived:
+            assert pipe.recv() == "survived"
+        else:
+            assert process.exitcode == -9
+            ended += 1
+        hash_set = HashSet.open(hash_set.directory)
+        assert hash_set.generation == before + survived
+        generation = hash_set.load(verify=True)
+        assert holds(generation, "old0") == (change == "compact" or not survived)
+        assert holds(generation, "old19") == (change == "compact" or not survived)
+        assert holds(generation, "new39") == (change != "compact" and survived)
+        assert holds(generation, "late14") == (change == "compact")
+        hash_set.add_list("b", entries(1, "b"), TYPES)
+        assert_clean(hash_set)
+        assert holds(hash_set.load(), "b0")
+        if survived:
+            break
+    assert survived
+    assert ended > 1
+
+
 def test_killed_at_every_step_of_a_creation(tmp_path: Path) -> None:
     outcomes = []
     for step in itertools.count():
@@ -177,7 +212,7 @@ def test_killed_at_random_moments(hash_set: HashSet) -> None:
     for _ in range(20):
         process, pipe = children.start(children.replace_for_ever, hash_set.directory)
         assert pipe.recv() == "ready"
-        time.sleep(rng.uniform(0, 0.06))
+        time.sleep(rng.uniform(0, 0.12))
         process.kill()
         process.join()
         generation = HashSet.open(hash_set.directory).load(verify=True)

@@ -14,7 +14,7 @@ from uploadguard.hashset.ids import Rows
 from uploadguard.hashset.metadata import IndexKind, check_signal_name
 from uploadguard.hashset.runs import Part, SortedRuns
 from uploadguard.hashset.sections import SectionWriter
-from uploadguard.hashset.spool import PART_BYTES, Spools, bytes_of, parts_of
+from uploadguard.hashset.spool import Spools, bytes_of, parts_of
 
 __all__ = ["CHUNK_ENTRIES", "CollectedColumn", "Column", "HashCounts", "kind_of", "write_sorted"]
 
@@ -79,7 +79,11 @@ class Column:
 
 
 class CollectedColumn(Column):
-    """Hashes that come one by one with the entries, in their order."""
+    """Hashes that come one by one with the entries, in their order.
+
+    They are put behind each other in ``values``, and the number of each one's entry into ``entries``: an import's time
+    goes into such steps. :meth:`flush` is to be called now and then.
+    """
 
     def __init__(self, name: str, length_bytes: int, max_distance_bits: int, spools: Spools, columns: int) -> None:
         """Raises ``ValueError`` for what no index is for."""
@@ -96,18 +100,12 @@ class CollectedColumn(Column):
         self.entries = array("I")
         self._entries = spools.new() if kind == "exact" else self._ids
 
-    def collect(self, value: bytes, entry: int) -> None:
-        """Take one hash. ``entry`` is never below the one before."""
-        self.values += value
-        self.entries.append(entry)
-        if len(self.values) >= PART_BYTES:
-            self.flush()
-
     def flush(self) -> None:
-        """Let go of what is still in memory."""
-        values = np.frombuffer(self.values, np.uint8).reshape(-1, self.length_bytes)
-        entries = np.frombuffer(self.entries, np.uint32)
-        self.values, self.entries = bytearray(), array("I")
+        """Let go of what was put into ``values`` and ``entries``; the objects stay the same."""
+        values = np.frombuffer(bytes(self.values), np.uint8).reshape(-1, self.length_bytes)
+        entries = np.frombuffer(self.entries.tobytes(), np.uint32)
+        self.values.clear()
+        del self.entries[:]
         self.add(values, entries)
         if self._entries is not self._ids:
             self._entries.append(bytes_of(entries))

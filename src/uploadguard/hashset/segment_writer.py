@@ -56,6 +56,7 @@ ENTRY_BYTES = 8 + ENTRY_KEY_BYTES + 4
 
 _PROGRESS_ENTRIES = 10_000
 _CHUNK_BYTES = 1 << 20
+_FLUSHED_HASHES = 1 << 15
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -222,10 +223,10 @@ def _write_entries(
 
     Returns how many entries there are.
     """
-    count = 0
+    collected = {name: (column.length_bytes, column.values, column.entries) for name, column in columns.items()}
+    count = waiting = written = 0
     ends = array("Q", [0])
     chunk, chunk_keys = bytearray(), bytearray()
-    written = 0
 
     def flush() -> None:
         nonlocal ends, chunk, chunk_keys, written
@@ -243,7 +244,18 @@ def _write_entries(
             continue
         if count == MAX_IDS - 1:
             raise HashSetError(f"a list of more than {MAX_IDS - 1} entries; split it")
-        _add_hashes(entry, count, columns)
+        for name, value in entry.hashes:
+            found = collected.get(name)
+            if found is None or len(value) != found[0]:
+                raise _misplaced(entry, name, value, found[0] if found is not None else 0)
+            _, values, numbers = found
+            values += value
+            numbers.append(count)
+            waiting += 1
+            if waiting == _FLUSHED_HASHES:
+                waiting = 0
+                for column in columns.values():
+                    column.flush()
         chunk += _encode_entry(entry)
         chunk_keys += entry_key(entry.entry_id)
         ends.append(written + len(chunk))
@@ -259,22 +271,17 @@ def _write_entries(
     return count
 
 
-def _add_hashes(entry: ListEntry, number: int, columns: Mapping[str, CollectedColumn]) -> None:
-    for name, value in entry.hashes:
-        column = columns.get(name)
-        if column is None:
-            raise ListFormatError(
-                f"a hash of signal type {name!r}, which is not among those to import", line=entry.line
-            )
-        if len(value) != column.length_bytes:
-            raise ListFormatError(
-                f"a {name} hash of {len(value)} bytes in place of {column.length_bytes}", line=entry.line
-            )
-        column.collect(value, number)
+def _misplaced(entry: ListEntry, name: str, value: bytes, length_bytes: int) -> ListFormatError:
+    """What is wrong with a hash; ``length_bytes`` is 0 where its signal type is not to be imported."""
+    if not length_bytes:
+        reason = f"a hash of signal type {name!r}, which is not among those to import"
+    else:
+        reason = f"a {name} hash of {len(value)} bytes in place of {length_bytes}"
+    return ListFormatError(reason, line=entry.line)
 
 
 def _encode_entry(entry: ListEntry) -> bytes:
-    if not (isinstance(entry.entry_id, str) and isinstance(entry.category, str | None)):
+    if not (isinstance(entry.entry_id, str) and (entry.category is None or isinstance(entry.category, str))):
         raise ListFormatError("an entry whose id or category is not text", line=entry.line)
     # Encoding the whole as one object would take most of an import's time.
     category = "null" if entry.category is None else encode_basestring_ascii(entry.category)

@@ -22,6 +22,9 @@ __all__ = ["PART_BYTES", "Spool", "Spools", "bytes_of", "parts_of"]
 PART_BYTES = 1 << 20
 """What is taken from a spool, or an array, at a time."""
 
+_WAITING_BYTES = 1 << 16
+"""How much of a spool may be in memory; a small change needs no file."""
+
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
 """What ``open`` says where the system, or the file system, has no files without a name."""
 
@@ -46,7 +49,7 @@ class Spools:
         self._closing.close()
 
     def new(self) -> Spool:
-        """An empty spool. Raises :class:`~uploadguard.errors.HashSetWriteError`."""
+        """An empty spool."""
         if self._directory is None:
             return _MemorySpool()
         spool = _FileSpool(self._directory)
@@ -64,7 +67,7 @@ class Spool:
         raise NotImplementedError
 
     def map(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """What was appended, one-dimensional, read-only, without copying it. Nothing may be appended after that."""
+        """What was appended, one-dimensional and read-only. Nothing may be appended after that."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -86,30 +89,41 @@ class _MemorySpool(Spool):
 
 
 class _FileSpool(Spool):
+    """Has a file once there is more than a little."""
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        with write_errors(directory):
-            self._descriptor = _unnamed_file(directory)
+        self._descriptor = -1
+        self._waiting = bytearray()
 
     def append(self, data: bytes | bytearray | memoryview) -> None:
-        view = memoryview(data).cast("B")
-        with write_errors(self._directory):
-            while view:
-                written = os.write(self._descriptor, view)
-                self.size_bytes += written
-                view = view[written:]
+        self._waiting += data
+        self.size_bytes += len(data)
+        if len(self._waiting) > _WAITING_BYTES:
+            self._write()
 
     def map(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        if not self.size_bytes:
-            return np.empty(0, dtype)
+        if self._descriptor < 0:
+            return np.frombuffer(bytes(self._waiting), dtype)
+        self._write()
         with write_errors(self._directory):
             mapped = mmap.mmap(self._descriptor, self.size_bytes, access=mmap.ACCESS_READ)
         return np.frombuffer(mapped, dtype)
 
     def close(self) -> None:
+        self._waiting = bytearray()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+    def _write(self) -> None:
+        with write_errors(self._directory):
+            if self._descriptor < 0:
+                self._descriptor = _unnamed_file(self._directory)
+            view = memoryview(self._waiting)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        self._waiting = bytearray()
 
 
 def _unnamed_file(directory: Path) -> int:
