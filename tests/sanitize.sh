@@ -13,6 +13,7 @@ else
   tests=(
     tests/signals/test_pdq.py
     tests/hashset/test_kernel_search.py tests/hashset/test_mih.py tests/hashset/test_indexes.py
+    tests/hashset/test_building.py
     tests/hashset/test_segment.py
   )
 fi

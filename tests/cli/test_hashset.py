@@ -118,3 +118,15 @@ def test_a_removed_list_can_be_purged(deployment: Deployment) -> None:
     assert run("hashset", "rollback", "--yes").exit_code == Exit.OK
     run("lists", "remove", "test", "--yes", "--purge")
     assert not list(Path("hashset").glob("segment-*"))
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("0", ()), ("1", (2,)), ("3", (2, 1, 0))])
+def test_the_settings_say_how_many_generations_are_kept(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, keep: str, kept: tuple[int, ...]
+) -> None:
+    monkeypatch.setenv("UPLOADGUARD_HASHSET__KEEP_PREVIOUS", keep)
+    update("testpicture")
+    deployment.write("more.txt", b"0123456789abcdef0123456789abcdef")
+    assert run("lists", "add", "more", "more.txt", "--signal-type", "md5").exit_code == Exit.OK
+    assert opened().previous_generations == kept
+    assert len(list(Path("hashset").glob("segment-*"))) == len(opened()._files.read().files())
