@@ -105,6 +105,10 @@ def exact_merge(
     ``runs`` holds native uint64 pairs (at, end), which move on; gives how many rows were taken, 0 at the end.
     """
 
+def jpeg_scan_end(data: Buffer, start: int) -> tuple[int, int, bool]:
+    """Where the entropy-coded data of a JPEG from ``start`` on ends, the number of restart markers in it, and whether
+    these count 0 to 7 in turn. Raises ``ValueError`` for a start outside the data."""
+
 def sandbox_probe() -> tuple[bool, int]:
     """Whether system calls can be filtered here, and the version of Landlock's interface, 0 for none."""
 

@@ -18,5 +18,6 @@ extern PyMethodDef ug_search_methods[];
 extern PyMethodDef ug_mih_methods[];
 extern PyMethodDef ug_sandbox_methods[];
 extern PyMethodDef ug_build_methods[];
+extern PyMethodDef ug_jpeg_methods[];
 
 #endif

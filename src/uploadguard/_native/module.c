@@ -16,6 +16,8 @@ static int kernel_exec(PyObject *module)
         return -1;
     if (PyModule_AddFunctions(module, ug_build_methods) < 0)
         return -1;
+    if (PyModule_AddFunctions(module, ug_jpeg_methods) < 0)
+        return -1;
     return PyModule_AddFunctions(module, ug_sandbox_methods);
 }
 
@@ -27,7 +29,7 @@ static PyModuleDef_Slot kernel_slots[] = {
 static struct PyModuleDef kernel_def = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_kernel",
-    .m_doc = "PDQ reduction, Hamming and exact look-up, and the sandbox's walls. Use it through uploadguard.signals,\n"
+    .m_doc = "PDQ reduction, Hamming and exact look-up, JPEG scans, and the sandbox's walls. Use it through uploadguard.signals,\n"
              "uploadguard.hashset and uploadguard.sandbox.",
     .m_size = 0,
     .m_slots = kernel_slots,

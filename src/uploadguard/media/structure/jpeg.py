@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from uploadguard._native import _kernel
 from uploadguard.media.structure.base import Embedded, Structure, Tally
 from uploadguard.media.structure.exif import thumbnail
 from uploadguard.models import FailureCode
@@ -22,8 +23,6 @@ _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 _METADATA = frozenset({0xFE, *range(0xE0, 0xF0)})
 
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
-_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_RESTART_OR_END = re.compile(rb"\xff([\x01-\xfe])")
 _BLOCK_SIDE = 8
 
 _PHOTOSHOP = b"Photoshop 3.0\0"
@@ -142,6 +141,7 @@ class _Reader:
         """Where the entropy-coded data that begins at ``start`` ends; checks its restart markers on the way."""
         frame = self._frame
         count = header[0] if header else 0
+        expected: int | None = None
         if frame is not None and len(header) == 4 + 2 * count:
             components, first, before = header[1 : 1 + 2 * count : 2], header[1 + 2 * count], header[3 + 2 * count] >> 4
             if not frame.progressive or (first == 0 and before == 0):
@@ -149,18 +149,8 @@ class _Reader:
                     self._found.trouble(FailureCode.SHOWN_OTHERWISE, _SENT_TWICE)
                 frame.begun.update(components)
             if self._restart_interval:
-                return self._restarted_scan(start, -(-frame.units(components) // self._restart_interval) - 1)
-        match = _END_OF_SCAN.search(self._data, start)
-        return match.start() if match is not None else len(self._data)
-
-    def _restarted_scan(self, start: int, expected: int) -> int:
-        """As :meth:`_scan`, with this many restart markers, numbered 0 to 7 in turn."""
-        for seen, match in enumerate(_RESTART_OR_END.finditer(self._data, start)):
-            code = match[1][0]
-            if not 0xD0 <= code <= 0xD7:
-                if seen < expected:
-                    self._found.trouble(FailureCode.TRUNCATED, DAMAGED)
-                return match.start()
-            if code & 7 != seen & 7:
-                self._found.trouble(FailureCode.TRUNCATED, DAMAGED)
-        return len(self._data)
+                expected = -(-frame.units(components) // self._restart_interval) - 1
+        end, restarts, in_order = _kernel.jpeg_scan_end(self._data, start)
+        if expected is not None and end < len(self._data) and (restarts < expected or not in_order):
+            self._found.trouble(FailureCode.TRUNCATED, DAMAGED)
+        return end
