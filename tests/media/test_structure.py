@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -266,6 +268,11 @@ class TestCodecs:
 
     def test_zeros_at_the_end_count_for_nothing(self) -> None:
         assert refused_codecs({"lcms2": "2.19", "Pillow": "13.0"}) == []
+
+    def test_the_documentation_has_the_same_table(self) -> None:
+        text = (Path(__file__).parents[2] / "docs/hostile-media.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| (\S+) \| ([\d.]+) \| (CVE-\S+) \|$", text, re.MULTILINE)
+        assert rows == [(hole.codec, hole.fixed_in, hole.hole) for hole in KNOWN_HOLES]
 
     def test_a_decoder_reads_every_type_that_can_be_refused(self) -> None:
         known = {name for decoder in BUILTIN_DECODERS for name in decoder.media_types}

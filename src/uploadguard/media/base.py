@@ -2,8 +2,8 @@
 
 Canonical pixels are 8-bit sRGB-like samples as stored in the file: palette looked up, CMYK turned to RGB, 16 bit cut
 to its high byte, alpha laid over the configured background, EXIF orientation *not* applied (the dihedral variants of a
-hash cover it), ICC profile not applied. Laying a sample c of alpha a over background b gives
-``(c * a + b * (255 - a) + 127) // 255``: the nearest integer, all in 8 bits.
+hash cover it), ICC profile not applied. What viewers may show besides is a *face* of the frame. Laying a sample c of
+alpha a over background b gives ``(c * a + b * (255 - a) + 127) // 255``: the nearest integer, all in 8 bits.
 """
 
 from __future__ import annotations
