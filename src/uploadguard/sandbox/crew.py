@@ -96,6 +96,8 @@ class Crew:
     def _reset(self) -> None:
         # A finalizer may close the pool on a thread that is inside it.
         self._lock = threading.RLock()
+        self.making = threading.Lock()
+        """Held while a worker is made, and over a fork: a child must know of every descriptor it has a copy of."""
         self._thread: threading.Thread | None = None
         self._wake_fd: int | None = None
         self._all: set[Worker] = set()
@@ -327,12 +329,13 @@ class Crew:
 
     def _start(self) -> None:
         try:
-            worker = Worker(self._spec)
+            with self.making:
+                worker = Worker(self._spec)
+                self._all.add(worker)
         except OSError as error:
             self._start_failed(f"{type(error).__name__}: {error.strerror or error}")
             return
         with self._lock:
-            self._all.add(worker)
             self._starting.append(worker)
 
     def _start_failed(self, problem: str) -> None:
@@ -404,11 +407,26 @@ def _close_all() -> None:
         crew.close()
 
 
-def _forget_all() -> None:
+_FORKING: list[Crew] = []
+
+
+def _before_fork() -> None:
+    for crew in tuple(_CREWS):
+        crew.making.acquire()
+        _FORKING.append(crew)
+
+
+def _after_fork_in_parent() -> None:
+    while _FORKING:
+        _FORKING.pop().making.release()
+
+
+def _after_fork_in_child() -> None:
+    _FORKING.clear()
     for crew in tuple(_CREWS):
         crew.after_fork()
 
 
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -203,10 +203,13 @@ class Inspecting:
         started = time.perf_counter()
         worker = self._worker
         if worker is None:
-            worker = self._pool.acquire(self._worker_until(), self._cancelled, fresh=fresh)
-            self._send(worker)
-            self.isolation_ms += (self._sent - started) * 1e3
-            started = self._sent
+            try:
+                worker = self._pool.acquire(self._worker_until(), self._cancelled, fresh=fresh)
+                self._send(worker)
+            finally:
+                sent = time.perf_counter()
+                self.isolation_ms += (sent - started) * 1e3
+            started = sent
         answer = self._wait(worker)
         if answer.inspection is None:
             raise _Fault(FailureCode.DECODER_CRASHED, "protocol", "the worker stopped without being told to")
