@@ -27,13 +27,13 @@ from tests.faults.bombs import BOMBS
 from tests.faults.corpus import GRACE_S, faults_of, percentile, restarts
 from tests.faults.host import Host
 from tests.faults.mutants import good_files, mutants
-from uploadguard import Decision, Guard
+from uploadguard import Decision, FailureCode, Guard
 from uploadguard.hashset import HashSet
 from uploadguard.signals.base import lookup_kinds
 from uploadguard.signals.digests import DIGESTS
 from uploadguard.signals.pdq import Pdq
 from uploadguard.testing import testlist
-from uploadguard.testing.picture import draw_picture
+from uploadguard.testing.picture import unrelated_picture
 
 LARGE_BOMBS = ("png of 178 megapixels", "gif of 10,000 frames", "jpeg of 2,000 scans", "png with 500 MB of text")
 
@@ -43,7 +43,8 @@ def pictures() -> list[bytes]:
     found = []
     for width, height in ((1200, 900), (2048, 1536)):
         noise = Image.effect_noise((width, height), 60).filter(ImageFilter.GaussianBlur(1)).convert("RGB")
-        image = Image.blend(draw_picture().resize((width, height)), noise, 0.2)
+        with Image.open(io.BytesIO(unrelated_picture())) as drawn:
+            image = Image.blend(drawn.convert("RGB").resize((width, height)), noise, 0.2)
         file = io.BytesIO()
         image.save(file, "JPEG", quality=88)
         found.append(file.getvalue())
@@ -66,6 +67,7 @@ class Load:
         self.verdicts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
+        self.details: Counter[str] = Counter()
         self.bytes = 0
 
     @staticmethod
@@ -95,6 +97,7 @@ class Load:
                 return
             self.verdicts[f"{kind}: {outcome.verdict.label}"] += 1
             self.reasons.update(outcome.reasons)
+            self.details.update(f.detail for f in outcome.failures if f.code is FailureCode.PLUGIN_FAILED)
             self.faults.update(faults_of(outcome, seconds, self.deadline_s))
 
     def upload_until(self, ends: float) -> None:
@@ -173,6 +176,7 @@ def main() -> int:
         },
         **dict(sorted(load.verdicts.items())),
         "reasons": dict(load.reasons.most_common()),
+        "parts that failed": dict(load.details),
         "worker restarts": restarted,
         "host memory grew by, MB": round(growth_mb, 1),
         "faults": faults,

@@ -23,6 +23,7 @@ from uploadguard.cli.init import init
 from uploadguard.cli.lists import lists
 from uploadguard.cli.output import print_json, problems_of, report_error, report_warning
 from uploadguard.cli.state import State
+from uploadguard.cli.status import status
 from uploadguard.cli.update import update
 from uploadguard.errors import UploadguardError
 
@@ -167,7 +168,7 @@ def program(state: State, config_path: Path | None, debug: bool) -> None:
 
 
 lists.add_command(update)
-for _command in (init, lists, hashset, check, hash_files, config, bench, demo, testpicture):
+for _command in (init, lists, hashset, check, hash_files, config, status, bench, demo, testpicture):
     program.add_command(_command)
 
 

@@ -1,0 +1,81 @@
+"""``uploadguard status``: how protection stands on this machine, with a worker started to prove it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from uploadguard.cli.exits import Exit
+from uploadguard.cli.output import new_table, print_json, print_table, report_error, report_warning
+from uploadguard.cli.state import State
+
+if TYPE_CHECKING:
+    from uploadguard.guard import GuardStatus
+    from uploadguard.media.codecs import Hole
+
+__all__ = ["status"]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def status(state: State, as_json: bool) -> Exit:
+    """Open the hash set, start a worker, and say what is loaded, what is enforced, and which codecs decode.
+
+    Ends with 1 where checks could not be answered, and where uploads cannot be isolated as the configuration asks.
+    """
+    from uploadguard.guard import Guard
+    from uploadguard.media.codecs import codec_versions, refused_codecs
+
+    with Guard(state.load_settings()) as guard:
+        guard.prewarm()
+        found = guard.status()
+    codecs = codec_versions()
+    holes = refused_codecs(codecs)
+    if as_json:
+        print_json(_record(found, codecs, holes))
+    else:
+        print_table(new_table("What", "State", fold=["State"]), _rows(found, codecs))
+        for hole in holes:
+            report_warning(f"{hole}: upgrade it")
+        if not found.ready:
+            report_error("the hash set is empty: `uploadguard lists add NAME FILE` imports a list")
+    return Exit.OK if found.ready else Exit.ERROR
+
+
+def _rows(found: GuardStatus, codecs: dict[str, str]) -> Iterator[tuple[str, str]]:
+    yield "ready", "yes" if found.ready else "no"
+    yield "generation", str(found.generation)
+    yield "entries", f"{found.entries:,}"
+    yield "last updated", _age(found.updated_at)
+    yield "fail open", ", ".join(found.fail_open) or "nothing"
+    yield "isolation", found.sandbox.isolation
+    if found.sandbox.pool is not None:
+        for name, value in found.sandbox.layers.to_dict().items():
+            yield f"  {name}", str(value) if type(value) is int and value else "in force" if value else "not to be had"
+    yield from codecs.items()
+
+
+def _age(updated_at: datetime | None) -> str:
+    if updated_at is None:
+        return "never"
+    hours = (datetime.now(UTC) - updated_at).total_seconds() / 3600
+    age = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+    return f"{updated_at.isoformat()}, {age} ago"
+
+
+def _record(found: GuardStatus, codecs: dict[str, str], holes: list[Hole]) -> dict[str, Any]:
+    return {
+        "ready": found.ready,
+        "generation": found.generation,
+        "entries": found.entries,
+        "updated_at": found.updated_at.isoformat() if found.updated_at is not None else None,
+        "fail_open": list(found.fail_open),
+        "isolation": found.sandbox.isolation,
+        "layers": found.sandbox.layers.to_dict() if found.sandbox.pool is not None else None,
+        "codecs": codecs,
+        "known_holes": [str(hole) for hole in holes],
+    }
