@@ -306,8 +306,8 @@ def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy
     - *A perceptual match on an allow-list* says that this frame looks like a reviewed picture. It cancels perceptual
       matches of that frame, and nothing else. Not another frame's: an animation that opens with a reviewed picture
       is still judged by the frames after it. Not another face of that frame: its thumbnail, or what shows over black.
-      Not failures: frames that were not hashed, or a truncated rest, are not
-      vouched for by the frames that were. Not digest matches: a listed file stays listed, however harmless it looks.
+      Not failures: frames that were not hashed, or a truncated rest, are not vouched for by the frames that were. Not
+      digest matches: a listed file stays listed, however harmless it looks.
     - Its limit is 0 bits unless a rule *for that list* says more; a wider limit for the signal type does not widen
       allow-lists. Each bit clears more pictures that nobody reviewed: with limit r, all within r bits of a reviewed
       one, known abuse material among them. With 0 bits somebody who can steer a picture's hash onto a reviewed one
