@@ -187,10 +187,7 @@ class TestErrors:
                 f"Allowed here: {', '.join(HashsetSettings.model_fields)}"
             ),
             "line 16: hashset.refresh_s: must be a number, 0 or more, not -1",
-            (
-                "line 17: thread: unknown key; did you mean threads? "
-                f"Allowed here: {', '.join(Settings.model_fields)}"
-            ),
+            (f"line 17: thread: unknown key; did you mean threads? Allowed here: {', '.join(Settings.model_fields)}"),
         ]
 
     def test_the_error_names_the_file_in_each_line(self, tmp_path: Path) -> None:

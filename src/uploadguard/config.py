@@ -242,6 +242,9 @@ class FailureSettings(_Section):
     unsupported_format: FailureVerdict = Field(
         default="not_scanned", description="Not a media type that a decoder reads."
     )
+    codec_refused: FailureVerdict = Field(
+        default="queue", description="The codec for this media type has a known hole; see media.allow_codecs."
+    )
     decode_failed: FailureVerdict = Field(default="queue", description="The decoder gave up.")
     timeout: FailureVerdict = Field(default="queue", description="sandbox.deadline_s was over.")
     out_of_memory: FailureVerdict = Field(

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from uploadguard.config import Settings
 from uploadguard.media.base import DecodeOptions
+from uploadguard.media.codecs import log_holes, without_holes
 from uploadguard.media.inspect import Inspection, Limits, inspect_media
 from uploadguard.media.source import BytesSource
 from uploadguard.models import Failure, FailureCode, Hash, Media
@@ -45,12 +46,17 @@ def media_limits(settings: Settings) -> Limits:
 
 
 def inspection_job(settings: Settings, plugins: Plugins) -> Job:
-    """What uploads are decoded and hashed with."""
+    """What uploads are decoded and hashed with. Workers refuse codecs with known holes by themselves."""
+    decoders = plugins.decoders
+    if settings.sandbox.isolation == "none":
+        decoders, holes = without_holes(decoders, settings.media.allow_codecs)
+        log_holes([str(hole) for hole in holes])
     return Job(
-        decoders=plugins.decoders,
+        decoders=decoders,
         signals=[signal for signal in plugins.enabled_signals() if isinstance(signal, PixelSignal)],
         options=decode_options(settings),
         limits=media_limits(settings),
+        allow_codecs=settings.media.allow_codecs,
     )
 
 

@@ -57,6 +57,7 @@ class FailureCode(enum.StrEnum):
     TOO_LARGE = "too_large"
     TOO_MANY_PIXELS = "too_many_pixels"
     UNSUPPORTED_FORMAT = "unsupported_format"
+    CODEC_REFUSED = "codec_refused"
     DECODE_FAILED = "decode_failed"
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"

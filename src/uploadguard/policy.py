@@ -43,6 +43,7 @@ DEFAULT_FAILURE_VERDICTS: Final[Mapping[FailureCode, Verdict]] = MappingProxyTyp
         FailureCode.TOO_LARGE: Verdict.QUEUE,
         FailureCode.TOO_MANY_PIXELS: Verdict.QUEUE,
         FailureCode.UNSUPPORTED_FORMAT: Verdict.NOT_SCANNED,
+        FailureCode.CODEC_REFUSED: Verdict.QUEUE,
         FailureCode.DECODE_FAILED: Verdict.QUEUE,
         FailureCode.TIMEOUT: Verdict.QUEUE,
         FailureCode.OUT_OF_MEMORY: Verdict.QUEUE,

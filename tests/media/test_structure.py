@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.media.files import encode, png_chunk, write_tiff
-from uploadguard.media import BUILTIN_DECODERS
+from uploadguard.media import BUILTIN_DECODERS, codecs
 from uploadguard.media.base import DecodeOptions, TooComplexError
-from uploadguard.media.codecs import KNOWN_HOLES, codec_versions, refused_codecs
+from uploadguard.media.codecs import KNOWN_HOLES, codec_versions, refused_codecs, without_holes
 from uploadguard.media.inspect import Inspection, Limits, inspect_media
 from uploadguard.media.intruders import find_intruders
 from uploadguard.media.sniff import sniff
@@ -254,6 +254,25 @@ class TestCodecs:
 
     def test_nothing_here_has_a_known_hole(self) -> None:
         assert refused_codecs(codec_versions()) == []
+
+    def test_what_a_hole_reaches_is_not_decoded_and_the_rest_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(codecs, "codec_versions", lambda: {"libwebp": "1.3.1"})
+        decoders, holes = without_holes(BUILTIN_DECODERS, ())
+        assert [hole.codec for hole in holes] == ["libwebp"]
+        found = inspect_media(BytesSource(photo("WEBP")), decoders, [], DecodeOptions(), Limits())
+        assert [failure.code for failure in found.failures] == [FailureCode.CODEC_REFUSED]
+        assert "libwebp 1.3.1 has CVE-2023-4863" in found.failures[0].detail
+        assert inspect_media(BytesSource(photo("JPEG")), decoders, [], DecodeOptions(), Limits()).failures == ()
+        assert without_holes(BUILTIN_DECODERS, ["libwebp"]) == (BUILTIN_DECODERS, [])
+
+    def test_a_plugins_decoder_goes_before_what_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Own:
+            name = "own"
+            media_types = frozenset({"image/webp"})
+
+        monkeypatch.setattr(codecs, "codec_versions", lambda: {"libwebp": "1.3.1"})
+        decoders, _ = without_holes((Own(), *BUILTIN_DECODERS), ())  # type: ignore[arg-type]
+        assert [decoder.name for decoder in decoders][:2] == ["own", "refused"]
 
     @pytest.mark.parametrize("hole", KNOWN_HOLES, ids=lambda hole: hole.codec)
     def test_versions_with_holes_are_refused_by_name(self, hole: Any) -> None:

@@ -231,8 +231,12 @@ def test_a_worker_that_is_gone_is_told_apart_from_one_that_is_silent(ends: tuple
 
 
 def test_a_greeting_says_what_is_in_force_or_what_failed() -> None:
-    assert wire.parse_hello(b'{"layers": {}}') == {"layers": {}}
+    assert wire.parse_hello(b'{"layers": {}, "holes": ["a"]}') == {"layers": {}, "holes": ["a"]}
     assert wire.parse_hello(b'{"failed": "no"}') == {"failed": "no"}
-    for text in (b'{"layers": []}', b'{"failed": 1}', b'{"failed": "a\\nb"}', b'{"layers": {}, "failed": ""}'):
+    many = f'{{"layers": {{}}, "holes": {["a"] * 65}}}'.replace("'", '"').encode()
+    for text in (b'{"layers": [], "holes": []}', b'{"layers": {}}', b'{"layers": {}, "holes": [1]}', many):
+        with pytest.raises(wire.ProtocolError):
+            wire.parse_hello(text)
+    for text in (b'{"failed": 1}', b'{"failed": "a\\nb"}', b'{"layers": {}, "failed": ""}'):
         with pytest.raises(wire.ProtocolError):
             wire.parse_hello(text)

@@ -91,7 +91,7 @@ def mih_place(keys: Buffer, low_bits: int, first_line: int, places: Buffer, line
 def mih_fill(
     keys: Buffer, low_bits: int, first_line: int, places: Buffer, lines: Buffer, overflow: Buffer, first_word: int
 ) -> None:
-    """Put the rows into a block that :func:`mih_place` laid out, and into ``overflow`` its words from ``first_word`` on.
+    """Put the rows into a block that :func:`mih_place` laid out, and its overflow from ``first_word`` on.
 
     Once for each window of the overflow, and once if there is none. Raises ``ValueError`` where the buffers do not fit
     each other; never writes outside them.

@@ -23,6 +23,7 @@ __all__ = [
     "Decoder",
     "Picture",
     "Pixels",
+    "RefusedCodecError",
     "Source",
     "TooComplexError",
     "TooManyPixelsError",
@@ -37,6 +38,10 @@ class DecodeError(Exception):
 
 class UnsupportedError(DecodeError):
     """The media is of a kind that this decoder does not read (a pixel format, a codec)."""
+
+
+class RefusedCodecError(DecodeError):
+    """The codec for this media type has a known hole; none of the media was given to it."""
 
 
 class TooManyPixelsError(DecodeError):

@@ -7,10 +7,13 @@ codec that a decoder here can be led into; holes in encoders, tools and formats 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["KNOWN_HOLES", "Hole", "codec_versions", "refused_codecs"]
+from uploadguard.logs import log
+from uploadguard.media.base import DecodeOptions, Decoder, Picture, RefusedCodecError, Source
+
+__all__ = ["KNOWN_HOLES", "Hole", "RefusingDecoder", "codec_versions", "log_holes", "refused_codecs", "without_holes"]
 
 NOT_INSTALLED = "not installed"
 NOT_TOLD = "not told"
@@ -94,6 +97,45 @@ def refused_codecs(versions: Mapping[str, str]) -> list[Hole]:
         if numbers and numbers < _numbers(hole.fixed_in):
             refused.append(Hole(hole.codec, hole.fixed_in, hole.hole, hole.media_types, version))
     return refused
+
+
+class RefusingDecoder:
+    """Takes the media types that a known hole reaches, and decodes none of them."""
+
+    name = "refused"
+
+    def __init__(self, holes: Sequence[Hole]) -> None:
+        self._holes = tuple(holes)
+        self.media_types = frozenset[str]().union(*(hole.media_types for hole in holes))
+
+    def sniff(self, head: bytes) -> str | None:
+        """No type is this decoder's alone."""
+        del head
+        return None
+
+    def open(self, data: Source, media_type: str, options: DecodeOptions) -> Picture:
+        """Always raises :class:`RefusedCodecError`, which names the codec."""
+        del data, options
+        raise RefusedCodecError(str(next(hole for hole in self._holes if media_type in hole.media_types)))
+
+
+def without_holes(decoders: Sequence[Decoder], allowed: Collection[str]) -> tuple[tuple[Decoder, ...], list[Hole]]:
+    """The decoders, with those of codecs that have a known hole refused, and the holes.
+
+    Decoders of plugins rest on codecs that are not known here, and go before what is refused. ``allowed`` names codecs
+    to use all the same. Imports the decoders.
+    """
+    holes = [hole for hole in refused_codecs(codec_versions()) if hole.codec not in allowed]
+    if not holes:
+        return tuple(decoders), []
+    own = [decoder for decoder in decoders if type(decoder).__module__.startswith("uploadguard.media.")]
+    return (*(decoder for decoder in decoders if decoder not in own), RefusingDecoder(holes), *own), holes
+
+
+def log_holes(holes: Iterable[str]) -> None:
+    """Tell the operator which codecs are not used, and why."""
+    for hole in holes:
+        log.error("%s: uploads that need it are not decoded; upgrade it, or name it in media.allow_codecs", hole)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

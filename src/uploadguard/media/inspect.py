@@ -18,6 +18,7 @@ from uploadguard.media.base import (
     Decoder,
     Picture,
     Pixels,
+    RefusedCodecError,
     Source,
     TooComplexError,
     TooManyPixelsError,
@@ -39,6 +40,7 @@ _CODES: tuple[tuple[type[DecodeError], FailureCode], ...] = (
     (TooManyPixelsError, FailureCode.TOO_MANY_PIXELS),
     (TooComplexError, FailureCode.TOO_COMPLEX),
     (UnsupportedError, FailureCode.UNSUPPORTED_FORMAT),
+    (RefusedCodecError, FailureCode.CODEC_REFUSED),
     (TruncatedError, FailureCode.TRUNCATED),
     (DecodeError, FailureCode.DECODE_FAILED),
 )

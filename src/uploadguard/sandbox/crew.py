@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from uploadguard.media.codecs import log_holes
 from uploadguard.sandbox import wire
 from uploadguard.sandbox.lockdown import Layers
 from uploadguard.sandbox.process import Worker, WorkerSpec
@@ -45,12 +46,14 @@ _CREWS: weakref.WeakSet[Crew] = weakref.WeakSet()
 class PoolStatus:
     """How a Guard's workers are doing.
 
-    ``layers`` are those of a worker that runs, or ran last; None before the first. ``live`` counts workers that are
-    ready, ``busy`` those of them at work, ``waiting`` the checks that wait for one. ``started`` counts the workers
-    that became ready, ``ended`` those that ended, by reason. ``start_error`` is why the last one could not be started.
+    ``layers`` are those of a worker that runs, or ran last, None before the first; ``holes`` the codecs it refuses.
+    ``live`` counts workers that are ready, ``busy`` those of them at work, ``waiting`` the checks that wait for one.
+    ``started`` counts the workers that became ready, ``ended`` those that ended, by reason. ``start_error`` is why the
+    last one could not be started.
     """
 
     layers: Layers | None
+    holes: tuple[str, ...]
     live: int
     busy: int
     waiting: int
@@ -110,6 +113,7 @@ class Crew:
         self._started = 0
         self._ended: Counter[str] = Counter()
         self._layers: Layers | None = None
+        self._holes: tuple[str, ...] = ()
         self._start_error: str | None = None
         self._retry_s = _FIRST_RETRY_S
         self._retry_at = self._spare_at = 0.0
@@ -161,6 +165,7 @@ class Crew:
         with self._lock:
             return PoolStatus(
                 layers=self._layers,
+                holes=self._holes,
                 live=len(self._idle) + len(self._busy),
                 busy=len(self._busy),
                 waiting=len(self._waiters),
@@ -282,7 +287,9 @@ class Crew:
         with self._lock:
             self._starting.remove(worker)
             self._started += 1
-            self._layers = worker.layers
+            if worker.holes != self._holes:
+                log_holes(worker.holes)
+            self._layers, self._holes = worker.layers, worker.holes
             self._start_error, self._retry_s = None, _FIRST_RETRY_S
             worker.idle_since = time.monotonic()
             self._spare_at = max(self._spare_at, worker.started + _SPARE_DELAY_S)

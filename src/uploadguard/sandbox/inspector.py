@@ -13,6 +13,7 @@ from typing import Final
 
 from uploadguard.config import SandboxSettings
 from uploadguard.errors import SandboxError
+from uploadguard.media.codecs import RefusingDecoder
 from uploadguard.media.inspect import Inspection
 from uploadguard.media.sniff import HEAD_BYTES, sniff
 from uploadguard.models import Failure, FailureCode, Media
@@ -82,7 +83,7 @@ class SandboxedInspector:
         required = _required(settings.isolation)
         self.expected = wire.Expected(
             signals={signal_type.name: signal_type.length_bytes for signal_type in job.signals},
-            decoders=frozenset(decoder.name for decoder in job.decoders),
+            decoders=frozenset({RefusingDecoder.name, *(decoder.name for decoder in job.decoders)}),
             max_frames=job.limits.max_frames_hashed,
         )
         extra = {"memory_bytes": settings.max_memory_bytes + _THREADS_BYTES, "required": required}

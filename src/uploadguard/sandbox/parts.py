@@ -26,12 +26,13 @@ _GROUP = "uploadguard"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a worker works with."""
+    """What a worker works with. ``allow_codecs`` names codecs to decode with in spite of known holes."""
 
     decoders: Sequence[Decoder]
     signals: Sequence[PixelSignal]
     options: DecodeOptions
     limits: Limits
+    allow_codecs: Sequence[str] = ()
 
 
 def dump_job(job: Job, plugins: Plugins, extra: Mapping[str, Any]) -> bytes:
@@ -45,6 +46,7 @@ def dump_job(job: Job, plugins: Plugins, extra: Mapping[str, Any]) -> bytes:
             "signals": [_reference(part, plugins) for part in job.signals],
             "options": job.options,
             "limits": job.limits,
+            "allow_codecs": tuple(job.allow_codecs),
             **extra,
         }
     )
@@ -68,6 +70,7 @@ def load_job(payload: bytes) -> tuple[Job, dict[str, Any]]:
         [part_of(reference) for reference in values.pop("signals")],
         values.pop("options"),
         values.pop("limits"),
+        values.pop("allow_codecs"),
     )
     return job, values
 

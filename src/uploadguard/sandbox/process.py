@@ -93,6 +93,8 @@ class Worker:
         self._warm_bytes = 0
         self.files = 0
         self.layers = Layers()
+        self.holes: tuple[str, ...] = ()
+        """The codecs that it refuses, with the hole of each."""
         self.idle_since = self.started = time.monotonic()
         self.resident_at_start_bytes = 0
         self.ended_for: str | None = None
@@ -140,9 +142,8 @@ class Worker:
         return self._process.pid
 
     def greet(self) -> str | None:
-        """Take in its first words, if they have come. Returns what went wrong, or None: then :attr:`layers` are there.
-
-        Raises ``BlockingIOError`` where they have not come yet.
+        """Take in its first words, if they have come. Returns what went wrong; None: :attr:`layers` and :attr:`holes`
+        are there. Raises ``BlockingIOError`` where they have not come yet.
         """
         try:
             message = self._inbox.receive()
@@ -151,7 +152,7 @@ class Worker:
             hello = wire.parse_hello(message)
             if "failed" in hello:
                 return str(hello["failed"])
-            self.layers = Layers.from_dict(hello["layers"])
+            self.layers, self.holes = Layers.from_dict(hello["layers"]), tuple(hello["holes"])
         except EOFError:
             status = self.exit_status()
             if status == _OTHER_PYTHON:

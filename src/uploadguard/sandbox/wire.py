@@ -51,6 +51,7 @@ _MAX_DETAIL: Final = 500
 _MAX_FORMS: Final = 64
 """Forms of one picture that one signal type may hash: the picture, and its variants."""
 _MAX_STAGES: Final = 64
+_MAX_HOLES: Final = 64
 _MAX_COUNT: Final = 2**31 - 1
 _MAX_MS: Final = 1e9
 _NAME: Final = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
@@ -172,10 +173,14 @@ class Inbox:
 
 
 def parse_hello(message: bytes) -> Mapping[str, Any]:
-    """A worker's first words: ``{"layers": {...}}``, or ``{"failed": "..."}`` where it could not get ready."""
+    """A worker's first words: ``{"layers": {...}, "holes": [...]}``, what is in force and the codecs that it refuses.
+
+    ``{"failed": "..."}`` where it could not get ready.
+    """
     record = _record(message)
-    if set(record) == {"layers"} and isinstance(record["layers"], dict):
-        return record
+    if set(record) == {"layers", "holes"} and isinstance(record["layers"], dict) and isinstance(record["holes"], list):
+        _want(len(record["holes"]) <= _MAX_HOLES, "it refuses more codecs than there are")
+        return {"layers": record["layers"], "holes": [_detail(hole) for hole in record["holes"]]}
     if set(record) == {"failed"}:
         return {"failed": _detail(record["failed"])}
     raise ProtocolError("its first words are not a greeting")

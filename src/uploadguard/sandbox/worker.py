@@ -13,8 +13,10 @@ import sys
 import time
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final, NoReturn
 
+from uploadguard.media.codecs import without_holes
 from uploadguard.media.inspect import Inspection, inspect_media
 from uploadguard.media.source import BytesSource
 from uploadguard.models import Failure, FailureCode, Media
@@ -80,6 +82,8 @@ def main(connection_fd: int, arena_fd: int, payload_at: int, payload_bytes: int,
         logging.disable(logging.CRITICAL)
         warnings.simplefilter("ignore")
         job, values = load_job(os.pread(arena_fd, payload_bytes, payload_at))
+        decoders, holes = without_holes(job.decoders, job.allow_codecs)
+        job = replace(job, decoders=decoders)
         arena = mmap.mmap(arena_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
         _warm_up(job)
         gc.collect()
@@ -90,7 +94,7 @@ def main(connection_fd: int, arena_fd: int, payload_at: int, payload_bytes: int,
             parent_pid=parent_pid,
             required=values["required"],
         )
-        connection.sendall(wire.frame({"layers": layers.to_dict()}))
+        connection.sendall(wire.frame({"layers": layers.to_dict(), "holes": [str(hole) for hole in holes]}))
     except Exception as error:  # noqa: BLE001 - whatever it is, the host must hear of it
         text = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         with suppress(OSError):
