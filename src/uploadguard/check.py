@@ -61,11 +61,13 @@ class CheckOrder:
 
     ``until`` is when its time is over, by :func:`time.monotonic`. ``cancelled`` says whether the answer is no longer
     wanted; None where that cannot be. ``overloaded``: there is no room for decoding it, so only its digests count.
+    ``failures`` are what stands against any check now, whatever is uploaded.
     """
 
     until: float = math.inf
     cancelled: Callable[[], bool] | None = None
     overloaded: bool = False
+    failures: tuple[Failure, ...] = ()
 
 
 class Timings:
@@ -170,9 +172,12 @@ class CheckRunner:
             (*digests.hashes, *inspection.hashes),
             [*digests.matches, *found],
             inspection,
-            tuple(
-                Failure(FailureCode.SIGNAL_FAILED, f"{name} raised {error}")
-                for name, error in upload.digest.failed.items()
+            (
+                *order.failures,
+                *(
+                    Failure(FailureCode.SIGNAL_FAILED, f"{name} raised {error}")
+                    for name, error in upload.digest.failed.items()
+                ),
             ),
             generation,
             context,
@@ -276,13 +281,13 @@ class CheckRunner:
         hashes: tuple[Hash, ...],
         matches: list[Match],
         inspection: Inspection,
-        digest_failures: tuple[Failure, ...],
+        further: tuple[Failure, ...],
         generation: Generation,
         context: Context,
         timings: Timings,
     ) -> tuple[Decision, list[PluginError]]:
         tenant = self._tenant(context)
-        failures = (*digest_failures, *inspection.failures)
+        failures = (*further, *inspection.failures)
 
         def decision_of(outcome: Outcome, verdict: Verdict, reasons: tuple[str, ...]) -> Decision:
             return Decision(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import logging
 import os
@@ -22,6 +23,7 @@ from typing import Any, Self
 from uploadguard.check import CheckOrder, CheckRunner, Timings
 from uploadguard.config import Settings
 from uploadguard.errors import NotReadyError, PluginError, UploadguardError
+from uploadguard.freshness import Freshness
 from uploadguard.hashing import inspection_job, open_sandbox
 from uploadguard.hashset import Generation, Segment, build_segment
 from uploadguard.models import Context, Decision
@@ -54,7 +56,8 @@ class GuardStatus:
 
     ``checks`` counts decisions by verdict label; ``plugin_errors`` counts by plugin name. ``refresh_error`` is why the
     newest generation on disk is not the one that serves, if it is not. ``updated_at`` is when the last list was
-    imported or updated, UTC. ``sandbox`` is how uploads are isolated, and how the workers are doing.
+    imported or updated, UTC, and ``stale`` whether that was longer ago than ``hashset.stale_after_h``. ``sandbox`` is
+    how uploads are isolated, and how the workers are doing.
     """
 
     ready: bool
@@ -65,6 +68,7 @@ class GuardStatus:
     fail_open: tuple[str, ...]
     refresh_error: str | None
     updated_at: datetime | None
+    stale: bool
     sandbox: SandboxStatus
 
 
@@ -104,6 +108,7 @@ class Guard:
         self._counting = threading.Lock()
         self._closed = False
         hashset = settings.hashset
+        self._freshness = Freshness(warn_after_h=hashset.warn_after_h, stale_after_h=hashset.stale_after_h)
         self._serving = Serving(
             open_hashset(settings),
             verify=hashset.verify,
@@ -210,6 +215,7 @@ class Guard:
                 fail_open=self._fail_open,
                 refresh_error=str(error) if error is not None else None,
                 updated_at=served.updated_at,
+                stale=self._freshness.is_stale(served.updated_at),
                 sandbox=self._sandbox.status() if self._sandbox is not None else _NOT_ISOLATED,
             )
 
@@ -280,8 +286,9 @@ class Guard:
         with self._pools.room() as has_room:
             executor = self._pools.checks() if has_room else self._pools.shed()
             call = _Call(time.monotonic(), cancelled.is_set, overloaded=not has_room)
+            run = contextvars.copy_context().run  # so that a trace goes on
             try:
-                return await asyncio.get_running_loop().run_in_executor(executor, work, call)
+                return await asyncio.get_running_loop().run_in_executor(executor, run, work, call)
             except asyncio.CancelledError:
                 cancelled.set()
                 task = asyncio.current_task()
@@ -320,7 +327,9 @@ class Guard:
 
     def _order(self, call: _Call, read_s: float) -> CheckOrder:
         """A check's time runs from the call, without the reading of its upload."""
-        return CheckOrder(call.called + read_s + self._settings.sandbox.deadline_s, call.cancelled, call.overloaded)
+        until = call.called + read_s + self._settings.sandbox.deadline_s
+        stale = self._freshness.judge(self._serving.loaded.updated_at)
+        return CheckOrder(until, call.cancelled, call.overloaded, stale)
 
     def _announce(self, decision: Decision, errors: list[PluginError], context: Context) -> Decision:
         """Count the decision and tell the observers."""

@@ -50,7 +50,7 @@ def _rows(found: GuardStatus, codecs: dict[str, str]) -> Iterator[tuple[str, str
     yield "ready", "yes" if found.ready else "no"
     yield "generation", str(found.generation)
     yield "entries", f"{found.entries:,}"
-    yield "last updated", _age(found.updated_at)
+    yield "last updated", _age(found.updated_at) + (": stale" if found.stale else "")
     yield "fail open", ", ".join(found.fail_open) or "nothing"
     yield "isolation", found.sandbox.isolation
     if found.sandbox.pool is not None:
@@ -73,6 +73,7 @@ def _record(found: GuardStatus, codecs: dict[str, str], holes: list[Hole]) -> di
         "generation": found.generation,
         "entries": found.entries,
         "updated_at": found.updated_at.isoformat() if found.updated_at is not None else None,
+        "stale": found.stale,
         "fail_open": list(found.fail_open),
         "isolation": found.sandbox.isolation,
         "layers": found.sandbox.layers.to_dict() if found.sandbox.pool is not None else None,

@@ -117,7 +117,14 @@ class Metrics:
         self._metrics["ready"].set(status.ready)
         if status.updated_at is not None:
             self._metrics["updated"].set(status.updated_at.timestamp())
+        self._metrics["stale"].set(status.stale)
         self._count_up("plugin_errors", status.plugin_errors)
+        pool = status.sandbox.pool
+        if pool is not None:
+            self._metrics["workers"].set(pool.live)
+            self._metrics["busy"].set(pool.busy)
+            self._metrics["waiting"].set(pool.waiting)
+            self._count_up("workers_ended", pool.ended)
 
     def _count_up(self, name: str, totals: Mapping[str, int]) -> None:
         """Add what came since last time to a counter, from totals that only grow."""
@@ -149,6 +156,11 @@ def _register(prometheus: Any, registry: CollectorRegistry) -> dict[str, Any]:
             registry=registry,
             buckets=_BUCKETS_S,
         ),
+        "workers_ended": counter("workers_ended", "Worker processes that ended.", "reason"),
+        "workers": gauge("workers", "Worker processes that are ready or at work.", "livesum"),
+        "busy": gauge("workers_busy", "Worker processes at work.", "livesum"),
+        "waiting": gauge("checks_waiting", "Checks that wait for a worker.", "livesum"),
+        "stale": gauge("hash_set_stale", "Whether no list was updated for too long.", "max"),
         "generation": gauge("hash_set_generation", "The generation that checks see; the oldest of all workers.", "min"),
         "entries": gauge("hash_set_entries", "Entries that protect.", "min"),
         "updated": gauge("hash_set_updated_timestamp_seconds", "When a list was last imported or updated.", "min"),
