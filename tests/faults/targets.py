@@ -47,11 +47,10 @@ def media(data: bytes) -> None:
     media_type = sniff(data[:4096])
     if media_type is None:
         return
-    limits = Limits()
+    tally = Tally(Limits())
     view = memoryview(data)
     with suppress(DecodeError):
-        structure = read_structure(view, media_type, limits)
-        find_intruders(view, media_type, structure, Tally(limits))
+        find_intruders(view, media_type, read_structure(view, media_type, tally), tally)
 
 
 def lists(data: bytes) -> None:
