@@ -12,12 +12,7 @@ from __future__ import annotations
 
 import re
 
-from uploadguard.media.base import DecodeError
-
-__all__ = ["MAX_SCANS", "needed_scans"]
-
-MAX_SCANS = 100
-"""Encoders write about ten. Each costs a pass over the whole picture, so thousands of empty ones are an attack."""
+__all__ = ["needed_scans"]
 
 _SOI, _EOI, _SOS, _DQT, _SOF2, _APP14 = 0xD8, 0xD9, 0xDA, 0xDB, 0xC2, 0xEE
 _NO_SEGMENT = frozenset({0x00, 0x01, 0xFF, _SOI, *range(0xD0, 0xD8)})
@@ -38,7 +33,7 @@ def needed_scans(data: memoryview, *, luma: bool, scale: int) -> bytes | None:
     """The file without the scans that are not needed; None to take it as it is.
 
     ``data`` is a progressive JPEG whose header has been read. None also where anything about it is unusual, it ends
-    early for one. Raises :class:`DecodeError` for more than :data:`MAX_SCANS`.
+    early for one.
     """
     reader = _Reader(data, scale)
     parts = reader.read()
@@ -119,8 +114,6 @@ class _Reader:
     def _is_needed(self, header: memoryview) -> bool | None:
         """Whether the scan must stay; None where its header is unusual."""
         self._scans += 1
-        if self._scans > MAX_SCANS:
-            raise DecodeError(f"a progressive JPEG of more than {MAX_SCANS} scans")
         count = header[0] if len(header) else 0
         if not self._components or len(header) != 4 + 2 * count or self._luma_table not in self._low_steps:
             return None

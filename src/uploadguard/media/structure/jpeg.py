@@ -6,11 +6,15 @@ import re
 from dataclasses import dataclass, field
 
 from uploadguard._native import _kernel
+from uploadguard.media.base import TooComplexError
 from uploadguard.media.structure.base import Embedded, Structure, Tally
 from uploadguard.media.structure.exif import thumbnail
 from uploadguard.models import FailureCode
 
-__all__ = ["DAMAGED", "jpeg_end", "read_jpeg"]
+__all__ = ["DAMAGED", "MAX_SCANS", "jpeg_end", "read_jpeg"]
+
+MAX_SCANS = 100
+"""Encoders write about ten. Each costs a pass over the whole picture, so thousands of empty ones are an attack."""
 
 DAMAGED = "the file is damaged inside"
 _SENT_TWICE = "the file holds a component twice: decoders differ in which one they show"
@@ -68,6 +72,7 @@ class _Reader:
         self._found = Structure()
         self._frame: _Frame | None = None
         self._restart_interval = 0
+        self._scans = 0
         self._profile: dict[int, memoryview] = {}
 
     def read(self) -> Structure:
@@ -139,6 +144,9 @@ class _Reader:
 
     def _scan(self, start: int, header: bytes) -> int:
         """Where the entropy-coded data that begins at ``start`` ends; checks its restart markers on the way."""
+        self._scans += 1
+        if self._scans > MAX_SCANS:
+            raise TooComplexError(f"more than {MAX_SCANS} scans")
         frame = self._frame
         count = header[0] if header else 0
         expected: int | None = None
