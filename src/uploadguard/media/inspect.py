@@ -34,7 +34,7 @@ from uploadguard.media.structure import Embedded, Structure, Tally, read_structu
 from uploadguard.models import Failure, FailureCode, Hash, Media
 from uploadguard.signals.base import PixelSignal
 
-__all__ = ["Inspection", "Limits", "inspect_media"]
+__all__ = ["STAGES", "Inspection", "Limits", "inspect_media"]
 
 _CODES: tuple[tuple[type[DecodeError], FailureCode], ...] = (
     (TooManyPixelsError, FailureCode.TOO_MANY_PIXELS),
@@ -44,6 +44,9 @@ _CODES: tuple[tuple[type[DecodeError], FailureCode], ...] = (
     (TruncatedError, FailureCode.TRUNCATED),
     (DecodeError, FailureCode.DECODE_FAILED),
 )
+
+STAGES = ("structure", "open", "decode")
+"""Of an inspection's timings, beside one for each signal type."""
 
 _MIN_FRAME_COST_PIXELS = 65_536
 """What reaching a frame costs at least: an animation of a million tiny frames takes time too."""
@@ -75,7 +78,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What an inspection found. ``timings_ms`` has the stages ``open``, ``decode`` and one for each signal type."""
+    """What an inspection found. ``timings_ms`` has :data:`STAGES` and one for each signal type."""
 
     media: Media
     hashes: tuple[Hash, ...]

@@ -9,7 +9,6 @@ asked; it unpickles nothing and receives no descriptors.
 from __future__ import annotations
 
 import json
-import math
 import re
 import socket
 import struct
@@ -17,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from uploadguard.media.inspect import Inspection
+from uploadguard.media.inspect import STAGES, Inspection
 from uploadguard.models import Failure, FailureCode, Hash, Media
 
 __all__ = [
@@ -50,7 +49,6 @@ _BASE_BYTES: Final = 1 << 16
 _MAX_DETAIL: Final = 500
 _MAX_FORMS: Final = 64
 """Forms of one picture that one signal type may hash: the picture, and its variants."""
-_MAX_STAGES: Final = 64
 _MAX_HOLES: Final = 64
 _MAX_COUNT: Final = 2**31 - 1
 _MAX_MS: Final = 1e9
@@ -203,7 +201,7 @@ def parse_answer(message: bytes, number: int, size_bytes: int, expected: Expecte
     failures = _failures(record["failures"], expected)
     hashed = {item.signal_type for item in hashes}
     _want(bool(failures) or hashed == expected.signals.keys(), "it did not hash all there is, and does not say why")
-    return Answer(Inspection(media, hashes, failures, _timings(record["timings_ms"])), elapsed_ms)
+    return Answer(Inspection(media, hashes, failures, _timings(record["timings_ms"], expected)), elapsed_ms)
 
 
 def _record(message: bytes) -> dict[str, Any]:
@@ -315,15 +313,16 @@ def _failures(records: object, expected: Expected) -> tuple[Failure, ...]:
     return tuple(failures)
 
 
-def _timings(record: object) -> dict[str, float]:
-    if not isinstance(record, dict) or len(record) > _MAX_STAGES:
+def _timings(record: object, expected: Expected) -> dict[str, float]:
+    """Stages become labels of metrics, of which there must not be more and more: only known ones are taken."""
+    if not isinstance(record, dict) or not record.keys() <= {*STAGES, *expected.signals}:
         raise ProtocolError("its timings are not those of stages")
-    name = _matching(_NAME)
-    return {name(stage, "stage"): _milliseconds(ms) for stage, ms in record.items()}
+    return {stage: _milliseconds(ms) for stage, ms in record.items()}
 
 
 def _milliseconds(value: object) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= _MAX_MS:  # type: ignore[arg-type,operator]
+    # Compared, not converted: an integer of JSON may be too long for a float.
+    if type(value) not in (int, float) or not 0 <= value <= _MAX_MS:  # type: ignore[operator]
         raise ProtocolError("its timings are no milliseconds")
     return float(value)  # type: ignore[arg-type]
 
