@@ -1,6 +1,6 @@
 """Run any folders of files, mutants of good files, and bombs through a Guard, and say what came of it.
 
-Run: ``python -m tests.faults.corpus [DIR...] [--mutants N] [--bombs] [--seed S] [--jsonl FILE] [--allowed FILE]``.
+Run: ``python -m tests.faults.corpus [DIR...] [--mutants N] [--bombs] [--seed S] [--jsonl FILE]``.
 
 For each file the verdict, reasons, time, restarts of workers and the host's memory; at the end a table, and exit
 code 1 if anything happened that must not: an exception out of a check, a check that took longer than the deadline and
@@ -15,13 +15,14 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
+from array import array
+from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from tests.faults.bombs import BOMBS
 from tests.faults.host import Host
@@ -76,10 +77,10 @@ def restarts(guard: Guard) -> int:
     return sum(count for reason, count in pool.ended.items() if reason not in EXPECTED_ENDS) if pool is not None else 0
 
 
-def faults_of(decision: Decision, seconds: float, deadline_s: float) -> list[str]:
+def faults_of(decision: Decision, seconds: float, longest_s: float) -> list[str]:
     """What must not be."""
     faults = []
-    if seconds > deadline_s + GRACE_S:
+    if seconds > longest_s:
         faults.append("hang")
     pixels = [item for item in decision.hashes if item.quality is not None]
     if decision.verdict is Verdict.ALLOW and (decision.failures or not pixels):
@@ -90,11 +91,10 @@ def faults_of(decision: Decision, seconds: float, deadline_s: float) -> list[str
 class Run:
     """Checks files, some at once, and keeps what came of them."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, grace_s: float = GRACE_S) -> None:
         self.guard = guard
-        self.deadline_s = guard.settings.sandbox.deadline_s
+        self.longest_s = guard.settings.sandbox.deadline_s + grace_s
         self.host = Host()
-        self.results: list[Result] = []
 
     def check(self, name: str, data: bytes) -> Result:
         """One file."""
@@ -116,8 +116,57 @@ class Run:
             seconds * 1e3,
             restarts(self.guard) - before,
             self.host.resident_mb(),
-            tuple(faults_of(decision, seconds, self.deadline_s)),
+            tuple(faults_of(decision, seconds, self.longest_s)),
         )
+
+
+class Summary:
+    """What came of all files. Keeps numbers only: the host's memory is being measured."""
+
+    def __init__(self, jsonl: Path | None) -> None:
+        self._file = jsonl.open("w") if jsonl is not None else None
+        self._ms = array("d")
+        self._bytes = 0
+        self._verdicts: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._faults: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, result: Result) -> None:
+        """Count one file."""
+        self._ms.append(result.ms)
+        self._bytes += result.size_bytes
+        self._verdicts[result.verdict] += 1
+        self._reasons.update(result.reasons)
+        self._faults += [f"{result.name}: {fault}" for fault in result.faults]
+        if self._file is not None:
+            self._file.write(json.dumps(asdict(result)) + "\n")
+
+    def show(self, growth_mb: float, restarted: int, left_over: list[str]) -> int:
+        """Print the table and the faults; 1 if there were any."""
+        times = sorted(self._ms)
+        print(f"{len(times):,} files, {self._bytes / 1e6:,.0f} MB")
+        for verdict, count in self._verdicts.most_common():
+            print(f"  {verdict:12} {count:8,}")
+        print("reasons")
+        for reason, count in self._reasons.most_common():
+            print(f"  {reason:24} {count:8,}")
+        p50, p99, longest = (percentile(times, share) for share in (0.5, 0.99, 1.0))
+        print(f"ms: p50 {p50:.1f}, p99 {p99:.0f}, longest {longest:.0f}")
+        print(f"worker restarts: {restarted}; host memory grew by {growth_mb:.1f} MB")
+        faults = self._faults + [f"left over: {thing}" for thing in left_over]
+        if growth_mb * 1e6 > MAX_GROWTH_BYTES:
+            faults.append(f"host memory grew by {growth_mb:.1f} MB")
+        for fault in faults[:50]:
+            print(f"FAULT {fault}")
+        print(f"{len(faults)} faults")
+        return 1 if faults else 0
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -136,63 +185,33 @@ def main() -> int:
     parser.add_argument("--limit", type=int, default=0, help="stop after so many files")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--isolation", default="sandbox", choices=["sandbox", "process", "none"])
+    parser.add_argument("--grace", type=float, default=GRACE_S, help="seconds beyond the deadline that are no fault")
     parser.add_argument("--jsonl", type=Path, help="one line for each file")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, Summary(arguments.jsonl) as summary:
         hash_set = Path(directory) / "set"
         HashSet.create(hash_set).add_list("test", testlist.entries(), lookup_kinds((*DIGESTS, Pdq())))
         before = Host()
         with Guard.open(hashset=hash_set, sandbox={"isolation": arguments.isolation}) as guard:
-            run = Run(guard)
+            run = Run(guard, arguments.grace)
             run.check("warm-up", next(iter(good_files().values())))
             grown_from = run.host.resident_mb()
-            waiting = threading.Semaphore(4 * arguments.threads)
-
-            def work(name: str, data: bytes) -> Result:
-                try:
-                    return run.check(name, data)
-                finally:
-                    waiting.release()
-
             with ThreadPoolExecutor(arguments.threads) as pool:
-                futures = []
+                under_way: deque[Future[Result]] = deque()
                 for number, (name, data) in enumerate(inputs(arguments)):
                     if arguments.limit and number >= arguments.limit:
                         break
-                    waiting.acquire()
-                    futures.append(pool.submit(work, name, data))
+                    under_way.append(pool.submit(run.check, name, data))
+                    if len(under_way) > 4 * arguments.threads:
+                        summary.add(under_way.popleft().result())
                     if sys.stderr.isatty() and number % 100 == 0:
                         print(f"\r{number:,} files", end="", file=sys.stderr, flush=True)
-                results = [future.result() for future in futures]
+                while under_way:
+                    summary.add(under_way.popleft().result())
             growth_mb = run.host.resident_mb() - grown_from
             restarted = restarts(guard)
         left_over = before.left_over()
-    if arguments.jsonl is not None:
-        arguments.jsonl.write_text("".join(json.dumps(asdict(result)) + "\n" for result in results))
-    return summarise(results, growth_mb, restarted, left_over)
-
-
-def summarise(results: list[Result], growth_mb: float, restarted: int, left_over: list[str]) -> int:
-    """Print the table and the faults; 1 if there were any."""
-    times = [result.ms for result in results]
-    print(f"{len(results):,} files, {sum(result.size_bytes for result in results) / 1e6:,.0f} MB")
-    for verdict, count in Counter(result.verdict for result in results).most_common():
-        print(f"  {verdict:12} {count:8,}")
-    print("reasons")
-    for reason, count in Counter(reason for result in results for reason in result.reasons).most_common():
-        print(f"  {reason:24} {count:8,}")
-    print(
-        f"ms: p50 {percentile(times, 0.5):.1f}, p99 {percentile(times, 0.99):.0f}, longest {max(times, default=0):.0f}"
-    )
-    print(f"worker restarts: {restarted}; host memory grew by {growth_mb:.1f} MB")
-    faults = [f"{result.name}: {fault}" for result in results for fault in result.faults]
-    if growth_mb * 1e6 > MAX_GROWTH_BYTES:
-        faults.append(f"host memory grew by {growth_mb:.1f} MB")
-    faults += [f"left over: {thing}" for thing in left_over]
-    for fault in faults[:50]:
-        print(f"FAULT {fault}")
-    print(f"{len(faults)} faults")
-    return 1 if faults else 0
+    return summary.show(growth_mb, restarted, left_over)
 
 
 if __name__ == "__main__":
