@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 
 from uploadguard import Guard, hookimpl
 from uploadguard.hashset import HashSet
@@ -71,6 +71,20 @@ def test_two_guards_of_one_process_share_the_metrics(hash_set: Path) -> None:
     assert registry.get_sample_value("uploadguard_stage_seconds_count", {"stage": "total"}) == 2
 
 
+def test_a_guard_that_closes_leaves_what_is_shown_to_the_one_that_is_open(hash_set: Path) -> None:
+    registry = CollectorRegistry()
+    value = registry.get_sample_value
+    sandbox = {"isolation": "process"}
+    first = Guard.open(hashset=hash_set, plugins={"metrics-of-mine": Metrics(registry)}, sandbox=sandbox)
+    first.check(picture.unrelated_picture())
+    assert value("uploadguard_workers") >= 1  # type: ignore[operator]
+    with Guard.open(hashset=hash_set, plugins={"metrics-of-mine": Metrics(registry)}, sandbox=sandbox):
+        first.close()
+        assert value("uploadguard_ready") == 1, "a host that opens a new Guard and then closes the old one"
+        assert value("uploadguard_workers") == 0
+    assert value("uploadguard_ready") == 0
+
+
 _WORKER = """
 import sys
 from uploadguard import Guard
@@ -90,14 +104,23 @@ print(generate_latest(registry).decode())
 """
 
 
+def _scrape(environment: dict[str, str]) -> str:
+    command = [sys.executable, "-c", _SCRAPE]
+    return subprocess.run(command, env=environment, check=True, timeout=120, capture_output=True, text=True).stdout
+
+
 def test_processes_add_up(hash_set: Path, tmp_path: Path) -> None:
     (tmp_path / "metrics").mkdir()
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}
     for _ in range(2):
         subprocess.run([sys.executable, "-c", _WORKER, str(hash_set)], env=environment, check=True, timeout=120)
-    shown = subprocess.run(
-        [sys.executable, "-c", _SCRAPE], env=environment, check=True, timeout=120, capture_output=True, text=True
-    ).stdout
+    shown = _scrape(environment)
+    assert "uploadguard_ready 0.0" in shown
+    for file in (tmp_path / "metrics").glob("gauge_*"):
+        multiprocess.mark_process_dead(int(file.stem.rsplit("_", 1)[1]), path=str(tmp_path / "metrics"))  # type: ignore[no-untyped-call]
+    later = _scrape(environment)
+    assert "uploadguard_ready" not in later, "a worker that was recycled does not stand for those at work"
+    assert "uploadguard_hash_set_generation" not in later
     assert 'uploadguard_checks_total{media_type="unknown",verdict="not_scanned"} 6.0' in shown
     assert "uploadguard_hash_set_generation 1.0" in shown
     assert 'uploadguard_stage_seconds_count{stage="total"} 6.0' in shown

@@ -2,7 +2,8 @@
 
 Nothing here is a custom collector or a callback, which prometheus-client cannot carry over processes: values are set
 when decisions are made. So in servers with several processes it works as that package says, with
-``PROMETHEUS_MULTIPROC_DIR``. No label holds a hash, a list's name or anything of the uploader's.
+``PROMETHEUS_MULTIPROC_DIR``; the gauges of a process that ended go with it. No label holds a hash, a list's name or
+anything of the uploader's.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ _MAX_MEDIA_TYPES = 64
 _REGISTERED: dict[int, dict[str, Any]] = {}
 """The metrics by registry: several Guards of one process share them."""
 
+_OPEN: dict[int, list[Metrics]] = {}
+"""By registry, those whose Guard is open, the latest last: it sets what there is one of."""
+
 _REGISTERING = threading.Lock()
 
 
@@ -51,6 +55,7 @@ class Metrics:
         with _REGISTERING:
             self._metrics = _REGISTERED.get(id(registry)) or _register(prometheus_client, registry)
             _REGISTERED[id(registry)] = self._metrics
+            self._open = _OPEN.setdefault(id(registry), [])
         self._registry = registry  # keeps the id taken
         self._guard: Guard | None = None
         self._counting = threading.Lock()
@@ -62,13 +67,23 @@ class Metrics:
     def uploadguard_startup(self, guard: Guard) -> None:
         """Show what is loaded before the first check."""
         self._guard = guard
+        with _REGISTERING:
+            self._open.append(self)
         self._set_from_status()
 
     @hookimpl
     def uploadguard_shutdown(self) -> None:
-        """Count what happened since the last decision."""
+        """Count what happened since the last decision. What is shown from now on is another open Guard's, if any."""
         self._set_from_status()
         self._guard = None
+        with _REGISTERING:
+            self._open.remove(self)
+            others = tuple(self._open)
+        if others:
+            others[-1]._set_from_status()
+        else:
+            for name in ("workers", "busy", "waiting"):
+                self._metrics[name].set(0)
 
     @hookimpl
     def uploadguard_generation_changed(self) -> None:
@@ -160,9 +175,11 @@ def _register(prometheus: Any, registry: CollectorRegistry) -> dict[str, Any]:
         "workers": gauge("workers", "Worker processes that are ready or at work.", "livesum"),
         "busy": gauge("workers_busy", "Worker processes at work.", "livesum"),
         "waiting": gauge("checks_waiting", "Checks that wait for a worker.", "livesum"),
-        "stale": gauge("hash_set_stale", "Whether no list was updated for too long.", "max"),
-        "generation": gauge("hash_set_generation", "The generation that checks see; the oldest of all workers.", "min"),
-        "entries": gauge("hash_set_entries", "Entries that protect.", "min"),
-        "updated": gauge("hash_set_updated_timestamp_seconds", "When a list was last imported or updated.", "min"),
-        "ready": gauge("ready", "Whether checks can be answered.", "min"),
+        "stale": gauge("hash_set_stale", "Whether no list was updated for too long.", "livemax"),
+        "generation": gauge(
+            "hash_set_generation", "The generation that checks see; the oldest of all workers.", "livemin"
+        ),
+        "entries": gauge("hash_set_entries", "Entries that protect.", "livemin"),
+        "updated": gauge("hash_set_updated_timestamp_seconds", "When a list was last imported or updated.", "livemin"),
+        "ready": gauge("ready", "Whether checks can be answered.", "livemin"),
     }
