@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import tempfile
 from pathlib import Path
 
@@ -78,6 +79,18 @@ def test_the_test_picture_is_written_once(tmp_path: Path) -> None:
     assert again.exit_code == Exit.ERROR
     assert again.stderr == "error: out.jpg: File exists\n"
     assert run("testpicture", "-").stdout_bytes == picture.picture_bytes()
+
+
+def test_a_test_picture_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        result = run("testpicture", "out.jpg")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.exit_code == Exit.ERROR
+    assert result.stderr == "error: out.jpg: File too large\n"
+    assert not (tmp_path / "out.jpg").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from uploadguard.cli.output import (
     report_error,
     report_warning,
 )
-from uploadguard.cli.state import State
+from uploadguard.cli.state import STALE, State
 
 if TYPE_CHECKING:
     from uploadguard.config import Settings
@@ -101,6 +101,8 @@ def _look(settings: Settings, findings: _Findings) -> None:
     findings.ready, findings.fail_open = status.ready, status.fail_open
     if not status.ready:
         findings.problems.append("the hash set is empty: `uploadguard lists add NAME FILE` imports a list")
+    if status.stale:
+        findings.warnings.append(STALE)
     held = {info.name for info in findings.generation.lists} if findings.generation is not None else set()
     for name in sorted(_named_lists(settings) - held):
         findings.warnings.append(f"a rule names the list {name!r}, which the hash set does not hold")

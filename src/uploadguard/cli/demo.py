@@ -223,6 +223,12 @@ def testpicture(out: Path, variant: str | None) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    with out.open("xb") as file:
-        file.write(data)
+    try:
+        with out.open("xb") as file:
+            file.write(data)
+    except OSError as error:
+        if error.filename is not None:  # it could not even be made
+            raise
+        out.unlink()
+        raise OSError(error.errno, error.strerror, str(out)) from error
     echo(f"{out}: {len(data):,} bytes")

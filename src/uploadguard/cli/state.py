@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uploadguard.config import Settings
 
-__all__ = ["CONFIG_NAME", "State"]
+__all__ = ["CONFIG_NAME", "STALE", "State"]
 
 CONFIG_NAME = "uploadguard.toml"
+STALE = (
+    "no list was imported or updated for longer than hashset.stale_after_h, so every check fails as hash_set_stale: "
+    "import the lists anew"
+)
 _EMPTY = "the hash set is empty"
 _NOT_ISOLATED = "sandbox.isolation is"
 

@@ -10,7 +10,7 @@ import click
 
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.output import new_table, print_json, print_table, report_error, report_warning
-from uploadguard.cli.state import State
+from uploadguard.cli.state import STALE, State
 
 if TYPE_CHECKING:
     from uploadguard.guard import GuardStatus
@@ -41,6 +41,8 @@ def status(state: State, as_json: bool) -> Exit:
         print_table(new_table("What", "State", fold=["State"]), _rows(found, codecs))
         for hole in holes:
             report_warning(f"{hole}: upgrade it")
+        if found.stale:
+            report_warning(STALE)
         if not found.ready:
             report_error("the hash set is empty: `uploadguard lists add NAME FILE` imports a list")
     return Exit.OK if found.ready else Exit.ERROR
