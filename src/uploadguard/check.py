@@ -33,10 +33,16 @@ __all__ = ["CheckCancelled", "CheckOrder", "CheckRunner", "Timings"]
 _SMALL_BYTES = 256 * 1024
 """Below this, hashing the digests takes less time than handing them to another thread is worth."""
 
+_DIGEST_BYTES = 1 << 18
+"""How much is digested between two looks at the clock; of smaller uploads the digests are always computed."""
+
 _STOPPABLE = frozenset({"image/jpeg", "image/png"})
 """Decoded piece by piece, so that a digest match can stop it. Of others the digests are waited for first."""
 
 PLUGIN_VERDICT = "plugin_verdict"
+
+_UNDIGESTED = "its digests could not be computed within sandbox.deadline_s"
+_UNINSPECTED = "it could not be inspected within sandbox.deadline_s"
 
 
 class CheckCancelled(Exception):
@@ -109,9 +115,12 @@ class _DecodeSource:
 
 @dataclass(slots=True)
 class _DigestResult:
+    """``late``: the check's time was over before all was digested, so there are none."""
+
     hashes: tuple[Hash, ...]
     matches: list[Match]
     decides: bool
+    late: bool = False
     stages: dict[str, float] = field(default_factory=dict)
 
 
@@ -174,6 +183,7 @@ class CheckRunner:
             inspection,
             (
                 *order.failures,
+                *((Failure(FailureCode.TIMEOUT, _UNDIGESTED),) if digests.late else ()),
                 *(
                     Failure(FailureCode.SIGNAL_FAILED, f"{name} raised {error}")
                     for name, error in upload.digest.failed.items()
@@ -200,10 +210,12 @@ class CheckRunner:
             if not upload.digested and self._digests_overlap(upload.content):
                 inspecting.begin()
                 timings.lap("dispatch")
-            digests = self._digests(upload, context, generation, threading.Event())
+            digests = self._digests(upload, context, generation, threading.Event(), order)
             timings.lap("digests")
             if digests.decides:
                 return digests, None
+            if digests.late:
+                return digests, uninspected(upload.content, FailureCode.TIMEOUT, _UNINSPECTED)
             inspection = inspecting.result()
         except InspectionCancelled:
             raise CheckCancelled from None
@@ -217,7 +229,7 @@ class CheckRunner:
     ) -> tuple[_DigestResult, Inspection | None]:
         """Digests and inspection, in this process. No inspection where the digests stop it."""
         decided = threading.Event()
-        task = self._start_digests(upload, context, generation, decided)
+        task = self._start_digests(upload, context, generation, decided, order)
         timings.lap("digests" if task.done() else "dispatch")
         try:
             inspection = self._inspect(upload, _DecodeSource(upload.content or b"", decided, order), order)
@@ -232,22 +244,23 @@ class CheckRunner:
         return self._digest_pool() is not None and sniff(bytes(content[:HEAD_BYTES])) in _STOPPABLE
 
     def _start_digests(
-        self, upload: Upload, context: Context, generation: Generation, decided: threading.Event
+        self, upload: Upload, context: Context, generation: Generation, decided: threading.Event, order: CheckOrder
     ) -> Future[_DigestResult]:
         if not upload.digested and upload.size_bytes > _SMALL_BYTES and upload.content is not None:
             pool = self._digest_pool()
             if pool is not None and self._digests_overlap(upload.content):
-                return pool.submit(self._digests, upload, context, generation, decided)
+                return pool.submit(self._digests, upload, context, generation, decided, order)
         done: Future[_DigestResult] = Future()
-        done.set_result(self._digests(upload, context, generation, decided))
+        done.set_result(self._digests(upload, context, generation, decided, order))
         return done
 
     def _digests(
-        self, upload: Upload, context: Context, generation: Generation, decided: threading.Event
+        self, upload: Upload, context: Context, generation: Generation, decided: threading.Event, order: CheckOrder
     ) -> _DigestResult:
         started = time.perf_counter()
-        if not upload.digested and upload.content is not None:
-            upload.digest.update(upload.content)
+        if not upload.digested and upload.content is not None and not _digest(upload.digest, upload.content, order):
+            stages = {"digests": (time.perf_counter() - started) * 1e3}
+            return _DigestResult((), [], decides=False, late=True, stages=stages)
         hashes = tuple(Hash(name, value) for name, value in upload.digest.digests())
         hashed = time.perf_counter()
         tenant = self._tenant(context)
@@ -259,7 +272,7 @@ class CheckRunner:
         if decides:
             decided.set()
         stages = {"digests": (hashed - started) * 1e3, "match_digests": (time.perf_counter() - hashed) * 1e3}
-        return _DigestResult(hashes, matches, decides, stages)
+        return _DigestResult(hashes, matches, decides, stages=stages)
 
     def _inspect(self, upload: Upload, source: _DecodeSource, order: CheckOrder) -> Inspection:
         if upload.content is None:
@@ -273,8 +286,7 @@ class CheckRunner:
             source.check()
             return inspect_media(source, job.decoders, job.signals, job.options, job.limits)
         except _TimeIsUp:
-            detail = "it could not be inspected within sandbox.deadline_s"
-            return uninspected(upload.content, FailureCode.TIMEOUT, detail)
+            return uninspected(upload.content, FailureCode.TIMEOUT, _UNINSPECTED)
 
     def _decide(
         self,
@@ -322,6 +334,18 @@ class CheckRunner:
                 reasons = (PLUGIN_VERDICT, *reasons)
         timings.lap("decide")
         return decision_of(outcome, verdict, reasons), errors
+
+
+def _digest(digest: MultiDigest, content: bytes | memoryview, order: CheckOrder) -> bool:
+    """Digest an upload while there is time; returns whether all of it was. Raises :class:`CheckCancelled`."""
+    view = memoryview(content)
+    for start in range(0, len(view), _DIGEST_BYTES):
+        if len(view) > _DIGEST_BYTES and time.monotonic() > order.until:
+            return False
+        if order.cancelled is not None and order.cancelled():
+            raise CheckCancelled
+        digest.update(view[start : start + _DIGEST_BYTES])
+    return True
 
 
 def _cleared(outcome: Outcome) -> bool:

@@ -284,6 +284,33 @@ def test_too_many_checks_are_told_so_at_once_and_their_digests_count(hashset: Pa
         assert [] not in found
 
 
+@pytest.mark.parametrize("isolation", ["sandbox", "none"])
+def test_digests_keep_to_the_deadline_too(hashset: Path, isolation: str) -> None:
+    upload = unrelated_picture() + bytes(90 << 20)
+    with Guard.open(hashset=hashset, sandbox={"isolation": isolation, "deadline_s": 0.02}) as guard:
+        decision = guard.check(upload)
+        assert decision.verdict is Verdict.QUEUE
+        assert set(codes(decision)) == {FailureCode.TIMEOUT}
+        assert "its digests could not be computed" in decision.failures[0].detail
+        assert decision.hashes == ()
+        assert len(guard.check(unrelated_picture()).hashes) >= 3
+
+
+def test_a_flood_of_large_uploads_is_answered_in_time(hashset: Path) -> None:
+    upload = unrelated_picture() + bytes(20 << 20)
+    settings = {"deadline_s": 0.3, "workers": 1, "max_waiting": 1, "prewarm": True}
+
+    async def flood(guard: Guard) -> list[Decision]:
+        return await asyncio.gather(*(guard.acheck(upload) for _ in range(80)))
+
+    with Guard.open(hashset=hashset, sandbox=settings) as guard:
+        decisions = asyncio.run(flood(guard))
+    late = [decision for decision in decisions if not decision.hashes]
+    assert len(late) > 20
+    assert all(FailureCode.TIMEOUT in codes(decision) for decision in late)
+    assert not any(decision.allowed for decision in late)
+
+
 def test_waiting_takes_half_of_the_time_at_most(hashset: Path) -> None:
     upload = unrelated_picture()
     sandbox = {"deadline_s": 2.0, "workers": 1, "prewarm": True}

@@ -261,7 +261,9 @@ class Inspecting:
         """What a worker's end means."""
         if worker.ended_for == "closed":
             return _Fault(FailureCode.SANDBOX_FAILED, "closed", "the workers have been closed", again=False)
-        status = worker.exit_status(_DEATH_S)
+        # One that has hung up and lives on must not take the check past its time.
+        remaining_s = self._until - time.monotonic()
+        status = worker.exit_status(max(_LAST_RESERVE_S, min(_DEATH_S, remaining_s)))
         if status == -signal.SIGSYS:
             detail = "the worker was killed for a call that only an exploit makes"
             return _Fault(FailureCode.SANDBOX_VIOLATION, "violation", detail, again=False)
