@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from uploadguard.config import Settings
+from uploadguard.errors import ShrunkListError
 from uploadguard.hashset import HashSet
 from uploadguard.importing import import_list, update_from_file
 from uploadguard.lists import BadLine
@@ -66,3 +70,25 @@ def test_a_watcher_follows_an_import_and_an_update_to_their_ends(tmp_path: Path)
     compacting: list[tuple[int, int]] = []
     hashset.compact(compiling=lambda name, done_bytes, total_bytes: compacting.append((done_bytes, total_bytes)))
     assert_counts_up(compacting, 5)
+
+
+def test_a_file_that_shrank_is_refused_and_the_old_list_goes_on(tmp_path: Path) -> None:
+    hash_set = HashSet.create(tmp_path / "set")
+    plugins = Plugins(Settings())
+
+    def listing(count: int) -> Path:
+        path = tmp_path / "list.txt"
+        path.write_text("".join(f"{number:032x}\n" for number in range(1, count + 1)))
+        return path
+
+    def add(count: int, **options: Any) -> int:
+        done = import_list(hash_set, "a", listing(count), plugins, signal_type="md5", replace=True, **options)
+        return done.info.entries
+
+    assert add(200, max_shrink_percent=50) == 200
+    with pytest.raises(ShrunkListError, match=r"99 entries.*max_shrink_percent"):
+        add(99, max_shrink_percent=50)
+    assert [info.entries for info in hash_set.lists()] == [200]
+    assert add(100, max_shrink_percent=50) == 100
+    assert add(50) == 50
+    assert add(1, max_shrink_percent=0) == 1, "small lists are not bounded"

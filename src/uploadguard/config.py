@@ -117,6 +117,13 @@ class HashsetSettings(_Section):
         ge=0,
         description="How many previous generations a change leaves to roll back to, with all their files.",
     )
+    max_shrink_percent: Whole = Field(
+        default=50,
+        ge=0,
+        le=100,
+        description="How much smaller a file may be than the list it replaces; 100 switches this off. For lists of 100 "
+        "entries and more.",
+    )
     warn_after_h: Annotated[float, Strict()] = Field(
         default=24.0,
         ge=0,

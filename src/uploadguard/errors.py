@@ -8,6 +8,7 @@
     |-- MediaReadError         the upload's bytes could not be read (vanished, a directory, permissions)
     |-- ListError
     |   |-- ListFormatError    a list file cannot be read as the format it should be
+    |   |-- ShrunkListError    a list file is far smaller than the list it would replace
     |   |-- EmptyListError     a list file held no valid entry
     |   `-- UnknownListError   no list of that name
     |-- HashSetError
@@ -45,6 +46,7 @@ __all__ = [
     "PluginError",
     "SandboxError",
     "SegmentError",
+    "ShrunkListError",
     "UnknownListError",
     "UploadRefused",
     "UploadguardError",
@@ -95,6 +97,10 @@ class ListFormatError(ListError):
 
 class EmptyListError(ListError):
     """A list file held no valid entry, so importing it would switch protection off without a word."""
+
+
+class ShrunkListError(ListError):
+    """A list file is so much smaller than the list it would replace that something went wrong with it, most likely."""
 
 
 class UnknownListError(ListError):

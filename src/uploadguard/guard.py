@@ -54,16 +54,17 @@ _GUARDS: weakref.WeakSet[Guard] = weakref.WeakSet()
 class GuardStatus:
     """How a Guard is doing, for readiness probes and monitoring.
 
-    ``checks`` counts decisions by verdict label; ``plugin_errors`` counts by plugin name. ``refresh_error`` is why the
-    newest generation on disk is not the one that serves, if it is not. ``updated_at`` is when the last list was
-    imported or updated, UTC, and ``stale`` whether that was longer ago than ``hashset.stale_after_h``. ``sandbox`` is
-    how uploads are isolated, and how the workers are doing.
+    ``checks`` counts decisions by verdict label, ``failures`` those with that failure by its code, ``plugin_errors`` what
+    plugins raised by their names. ``refresh_error`` is why the newest generation on disk is not the one that serves, if
+    it is not. ``updated_at`` is when the last list was imported or updated, UTC, and ``stale`` whether that was longer
+    ago than ``hashset.stale_after_h``. ``sandbox`` is how uploads are isolated, and how the workers are doing.
     """
 
     ready: bool
     generation: int
     entries: int
     checks: Mapping[str, int]
+    failures: Mapping[str, int]
     plugin_errors: Mapping[str, int]
     fail_open: tuple[str, ...]
     refresh_error: str | None
@@ -104,6 +105,7 @@ class Guard:
             digest_pool=self._pools.digests,
         )
         self._counts: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
         self._plugin_errors: Counter[str] = Counter()
         self._counting = threading.Lock()
         self._closed = False
@@ -211,6 +213,7 @@ class Guard:
                 generation=served.generation.number,
                 entries=served.entries,
                 checks=dict(self._counts),
+                failures=dict(self._failures),
                 plugin_errors=dict(self._plugin_errors),
                 fail_open=self._fail_open,
                 refresh_error=str(error) if error is not None else None,
@@ -335,6 +338,7 @@ class Guard:
         """Count the decision and tell the observers."""
         with self._counting:
             self._counts[decision.verdict.label] += 1
+            self._failures.update({failure.code.value for failure in decision.failures})
         for error in errors:
             self._count_plugin_error(error)
         if self._plugins.has("uploadguard_decision_made"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Protocol
 
-from uploadguard.errors import ListFormatError
+from uploadguard.errors import ListFormatError, ShrunkListError
 from uploadguard.hashset import HashSet, ListInfo, ListUpdate
 from uploadguard.hashset.metadata import Role
 from uploadguard.lists import HEAD_BYTES, BadLine, ListEntry, ReadOptions, choose_reader, open_list
@@ -22,6 +22,8 @@ __all__ = ["FileUpdate", "ImportWatcher", "ListImport", "import_list", "update_f
 
 
 _MAX_REASONS = 20
+_MIN_BOUND_ENTRIES = 100
+"""Smaller lists are one's own, and change as their owner likes."""
 _OTHER_REASONS = "other signal types, not registered here"
 """Reasons hold names from the file, which may be as many as its lines."""
 
@@ -112,6 +114,8 @@ class _Reading:
     """Passes on a reader's entries, and counts."""
 
     def __init__(self, items: Iterable[ListEntry | BadLine], watcher: ImportWatcher, strict: bool):
+        self.fewest = 0
+        """How many entries there must be."""
         self._items = items
         self._watcher = watcher
         self._strict = strict
@@ -139,6 +143,11 @@ class _Reading:
                         f"{f'item {item.line}: ' if of_item else ''}{item.reason}; the import is strict",
                         line=None if of_item else item.line,
                     )
+        if self.entries < self.fewest:
+            raise ShrunkListError(
+                f"the file has {self.entries:,} entries, and the list that it would replace so many more that this is "
+                "most likely a mistake: see hashset.max_shrink_percent, or import it with --allow-shrink"
+            )
 
 
 def import_list(
@@ -155,11 +164,14 @@ def import_list(
     replace: bool = False,
     append: bool = False,
     strict: bool = False,
+    max_shrink_percent: int = 100,
     watcher: ImportWatcher | None = None,
 ) -> ListImport:
     """Import a file, or a binary file object from where it stands, as the list ``name``.
 
     ``format_name`` names the reader; without it the file's head decides. ``strict``: a bad line stops the import.
+    ``max_shrink_percent``: with ``replace``, how much fewer entries than the present list's are taken for an update and
+    not for a mistake, as long as that has 100 or more; otherwise :class:`~uploadguard.errors.ShrunkListError`.
     The other options are those of :class:`~uploadguard.lists.ReadOptions` and
     :meth:`~uploadguard.hashset.HashSet.add_list`. Raises :class:`~uploadguard.errors.ListError` and
     :class:`~uploadguard.errors.HashSetError` of all kinds; the hash set is then unchanged.
@@ -169,6 +181,8 @@ def import_list(
     )
     watcher = watcher if watcher is not None else _Nobody()
     with _opened(source, plugins, options, format_name, strict, watcher) as (reading, format_found, shown):
+        if replace:
+            reading.fewest = _fewest(hashset, name, max_shrink_percent)
         info = hashset.add_list(
             name,
             reading,
@@ -188,6 +202,12 @@ def import_list(
         bad_lines=reading.bad_lines,
         ignored=dict(reading.ignored),
     )
+
+
+def _fewest(hashset: HashSet, name: str, max_shrink_percent: int) -> int:
+    """How many entries must take the place of a list's."""
+    entries = next((info.entries for info in hashset.lists() if info.name == name), 0)
+    return -(-entries * (100 - max_shrink_percent) // 100) if entries >= _MIN_BOUND_ENTRIES else 0
 
 
 def update_from_file(

@@ -46,6 +46,7 @@ def test_decisions_are_counted_and_timed(hash_set: Path) -> None:
         guard.check(picture.unrelated_picture())
         guard.check(b"GIF89a")
         guard.check(b"")
+        assert guard.status().failures["empty_file"] == 1
         updated = value("uploadguard_hash_set_updated_timestamp_seconds")
         assert updated == guard.status().updated_at.timestamp()  # type: ignore[union-attr]
         assert value("uploadguard_hash_set_entries") == guard.status().entries

@@ -81,6 +81,7 @@ def reading_options(command: Callable[..., Exit]) -> Callable[..., Exit]:
 @reading_options
 @click.option("--allow", is_flag=True, help="An allow-list: reviewed files that are to pass.")
 @click.option("--replace", is_flag=True, help="Put the entries in place of those of the list of that name.")
+@click.option("--allow-shrink", is_flag=True, help="With --replace: take a file far smaller than the list it replaces.")
 @click.option("--append", is_flag=True, help="Add the entries to the list of that name.")
 @click.option("--strict", is_flag=True, help="Import nothing if a line is bad.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each bad line, then one that sums up.")
@@ -95,6 +96,7 @@ def add(
     delimiter: str | None,
     allow: bool,
     replace: bool,
+    allow_shrink: bool,
     append: bool,
     strict: bool,
     as_json: bool,
@@ -135,6 +137,7 @@ def add(
             replace=replace,
             append=append,
             strict=strict,
+            max_shrink_percent=100 if allow_shrink else settings.hashset.max_shrink_percent,
             watcher=progress,
         )
     elapsed_s = time.perf_counter() - started
