@@ -54,7 +54,7 @@ _GUARDS: weakref.WeakSet[Guard] = weakref.WeakSet()
 class GuardStatus:
     """How a Guard is doing, for readiness probes and monitoring.
 
-    ``checks`` counts decisions by verdict label, ``failures`` those with that failure by its code, ``plugin_errors`` what
+    ``checks`` counts decisions by verdict label, ``failures`` those with a failure by its code, ``plugin_errors`` what
     plugins raised by their names. ``refresh_error`` is why the newest generation on disk is not the one that serves, if
     it is not. ``updated_at`` is when the last list was imported or updated, UTC, and ``stale`` whether that was longer
     ago than ``hashset.stale_after_h``. ``sandbox`` is how uploads are isolated, and how the workers are doing.
