@@ -62,6 +62,17 @@ def shows(hash_value: bytes, seed: int) -> bool:
     return distance_bits(hash_value, make_photo(*SIZE, seed)) <= LIMIT_BITS
 
 
+def png_pixels(data: bytes) -> bytes:
+    """What the IDAT chunks of a sound PNG hold."""
+    at, found = 8, b""
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4])
+        if data[at + 4 : at + 8] == b"IDAT":
+            found += data[at + 8 : at + 8 + size]
+        at += 12 + size
+    return found
+
+
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF")
 PROGRAM = b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0" + bytes(100)
 INTRUDERS = {
@@ -417,6 +428,26 @@ class TestFrames:
         hashes = [item.value for item in inspect(data).hashes if item.variant == "original"]
         assert any(distance_bits(value, make_photo(200, 150, 7)) <= LIMIT_BITS for value in hashes)
         assert len(hashes) < 10
+
+    @pytest.mark.parametrize("whole", [True, False])
+    @pytest.mark.parametrize("trick", ["fewer", "none", "late", "before", "twice"])
+    def test_an_animation_whose_chunks_disagree_is_told(self, trick: str, whole: bool) -> None:
+        """Some viewers go by the count, some by the chunks, and those without animation show the IDAT chunks."""
+        shown, other = (png_pixels(photo(seed, "PNG")) for seed in (0, 1))
+        still, frame = png_chunk(b"IDAT", shown), png_chunk(b"fdAT", struct.pack(">I", 2) + other)
+        control, first, second = (
+            png_chunk(b"acTL", struct.pack(">II", {"fewer": 1, "none": 0, "before": 1}.get(trick, 2), 0)),
+            *(png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, *SIZE, 0, 0, 1, 10, 0, 0)) for number in (0, 1)),
+        )
+        sound = [control, first, still, second, frame]
+        chunks = {
+            "late": [still, control, first, second, frame],
+            "before": [control, first, png_chunk(b"fdAT", struct.pack(">I", 1) + other), still],
+            "twice": [control, first, still, second, frame, png_chunk(b"IDAT", other)],
+        }.get(trick, sound)
+        start, end = photo(0, "PNG")[:33], png_chunk(b"IEND", b"")
+        assert codes(start + b"".join([png_chunk(b"acTL", struct.pack(">II", 2, 0)), *sound[1:], end])) == []
+        assert FailureCode.SHOWN_OTHERWISE in codes(start + b"".join(chunks) + end * whole)
 
     def test_pictures_inside_a_page_are_told(self) -> None:
         page = np.asarray(make_photo(*SIZE, 0))

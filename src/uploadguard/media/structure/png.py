@@ -16,6 +16,37 @@ _MAX_CHROMATICITY_SHIFT = 30_000
 """Of 100,000: what lies between sRGB's primaries and those of the widest real colour spaces."""
 
 _MAX_CHUNKS = 1_000_000
+_ODD_ANIMATION = "the animation's chunks do not agree; viewers show one part of it or another"
+
+
+class _Animation:
+    """Follows what the chunks of an animation say. Where they disagree it is up to the viewer what is shown."""
+
+    def __init__(self) -> None:
+        self._promised = 0
+        self._frames = 0
+        self._has_still = self._still_over = False
+        self._is_odd = False
+
+    def chunk(self, kind: bytes, body: memoryview) -> None:
+        """Take in the next chunk."""
+        if kind == b"acTL":
+            self._is_odd |= self._has_still
+            self._promised = int.from_bytes(body[:4], "big")
+        elif kind == b"fcTL":
+            self._frames += 1
+        elif kind == b"fdAT":
+            self._is_odd |= not self._has_still or not self._frames
+        elif kind == b"IDAT":
+            self._is_odd |= self._still_over and self._frames > 0
+            self._has_still = True
+            return
+        self._still_over = self._has_still
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether viewers may differ; for after the last chunk. Fewer frames than promised fail to decode anyway."""
+        return self._is_odd or self._frames > self._promised
 
 
 def read_png(data: memoryview, tally: Tally) -> Structure:
@@ -23,9 +54,10 @@ def read_png(data: memoryview, tally: Tally) -> Structure:
     found = Structure()
     at = 8
     standard = False
+    animation = _Animation()
     for _ in range(_MAX_CHUNKS):
         if at + 12 > len(data):
-            return found
+            break
         size = int.from_bytes(data[at : at + 4], "big")
         kind = bytes(data[at + 4 : at + 8])
         start, stop = at + 8, at + 8 + size
@@ -33,7 +65,8 @@ def read_png(data: memoryview, tally: Tally) -> Structure:
             found.end = stop + 4
             break
         if stop + 4 > len(data):
-            return found
+            break
+        animation.chunk(kind, data[start:stop])
         if kind not in _PIXELS:
             tally.metadata(size)
             found.metadata.append((start, stop))
@@ -59,6 +92,8 @@ def read_png(data: memoryview, tally: Tally) -> Structure:
     if standard or found.icc:  # both go before gAMA and cHRM
         found.gamma = None
         found.troubles.pop(FailureCode.SHOWN_OTHERWISE, None)
+    if animation.is_odd:
+        found.trouble(FailureCode.SHOWN_OTHERWISE, _ODD_ANIMATION)
     return found
 
 
