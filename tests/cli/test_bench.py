@@ -12,6 +12,7 @@ from click.testing import Result
 
 from tests.cli.conftest import Deployment, run, start
 from tests.cli.test_terminal import on_terminal
+from uploadguard.bench.statistics import STAGES
 from uploadguard.cli.exits import Exit
 
 QUICK = ("--seconds", "0.3", "--workers", "1")
@@ -53,6 +54,7 @@ def test_the_numbers_hang_together(deployment: Deployment) -> None:
     stages = found["stages"]
     assert next(iter(stages)) == "read"
     assert list(stages)[-1] == "total"
+    assert set(stages) <= set(STAGES), "each can have a budget"
     for figures in (*stages.values(), found["loaded"]):
         assert 0 <= figures["p50_ms"] <= figures["p95_ms"] <= figures["p99_ms"] <= figures["max_ms"]
     assert stages["total"]["samples"] == found["samples"] == sum(found["pictures"]["verdicts"].values())

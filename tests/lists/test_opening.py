@@ -125,12 +125,14 @@ def test_the_format_is_found(head: str, filename: str, expected: str) -> None:
 
 
 def test_no_format_fits() -> None:
+    with pytest.raises(ListFormatError, match="the file is empty"):
+        choose_reader(BUILTIN_READERS, b"", "list")
     with pytest.raises(ListFormatError, match="none of the list formats: vics, icse, jsonl, csv, txt"):
         choose_reader(BUILTIN_READERS, b"\x89PNG\r\n\x1a\n", "picture.png")
     with pytest.raises(ListFormatError, match="no list format 'xml'; there are: vics, icse, jsonl, csv, txt"):
         choose_reader(BUILTIN_READERS, b"", "x", name="xml")
     with pytest.raises(ListFormatError, match="formats: none"):
-        choose_reader([], b"", "x")
+        choose_reader([], b"x", "x")
 
 
 def test_the_built_in_readers_keep_the_protocol() -> None:

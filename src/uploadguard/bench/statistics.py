@@ -13,8 +13,8 @@ PERCENTILES: tuple[Fraction, ...] = (Fraction(50), Fraction(95), Fraction(99))
 """Those always told."""
 
 STAGES = (
-    "read", "dispatch", "digests", "match_digests", "sandbox", "open", "decode", "pdq", "inspect", "match", "decide",
-    "total",
+    "read", "dispatch", "digests", "match_digests", "sandbox", "structure", "open", "decode", "pdq", "inspect", "match",
+    "decide", "total",
 )  # fmt: skip
 """The stages of a check in their order. Further signal types have stages of their own, beside ``pdq``."""
 

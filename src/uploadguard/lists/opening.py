@@ -77,6 +77,8 @@ def choose_reader(readers: Sequence[ListReader], head: bytes, filename: str, nam
     unpacked_name = filename.removesuffix(".gz").removesuffix(".GZ")
     sureness = [reader.probe(head[:HEAD_BYTES], unpacked_name) for reader in readers]
     best = max(sureness, default=0)
+    if best <= 0 and not head:
+        raise ListFormatError("the file is empty")
     if best <= 0:
         raise ListFormatError(f"the file looks like none of the list formats: {formats}")
     return readers[sureness.index(best)]
