@@ -287,6 +287,23 @@ def test_a_digest_match_that_is_known_first_needs_no_decoder(hashset: Path, stre
     assert not decoder.started.is_set()
 
 
+def test_a_new_generation_is_not_loaded_on_the_event_loop(tmp_path: Path) -> None:
+    """A process's first check looks for one, and loading it can take seconds."""
+    threads = []
+
+    class Listener:
+        @hookimpl
+        def uploadguard_generation_changed(self) -> None:
+            threads.append(threading.current_thread())
+
+    HashSet.create(tmp_path / "hashset")
+    with Guard.open(hashset=tmp_path / "hashset", plugins={"listener": Listener()}) as guard:
+        add_test_list(tmp_path / "hashset")
+        assert asyncio.run(guard.acheck(picture_bytes())).verdict is Verdict.BLOCK
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
+
+
 def test_the_event_loop_goes_on_while_a_check_works(hashset: Path) -> None:
     decoder = WaitingDecoder()
 

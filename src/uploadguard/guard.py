@@ -284,7 +284,8 @@ class Guard:
 
     async def _on_thread(self, work: Callable[[_Call], Decision]) -> Decision:
         """Run a check on a thread of the Guard's; cancelling the waiting task stops the work."""
-        self._generation()
+        if self._closed:
+            raise NotReadyError("the Guard is closed")
         cancelled = threading.Event()
         with self._pools.room() as has_room:
             executor = self._pools.checks() if has_room else self._pools.shed()
