@@ -284,8 +284,7 @@ class Guard:
 
     async def _on_thread(self, work: Callable[[_Call], Decision]) -> Decision:
         """Run a check on a thread of the Guard's; cancelling the waiting task stops the work."""
-        if self._closed:
-            raise NotReadyError("the Guard is closed")
+        self._raise_closed()
         cancelled = threading.Event()
         with self._pools.room() as has_room:
             executor = self._pools.checks() if has_room else self._pools.shed()
@@ -303,9 +302,12 @@ class Guard:
     def _can_answer(self, served: Served) -> bool:
         return served.entries > 0 or self._settings.hashset.allow_empty
 
-    def _generation(self) -> Generation:
+    def _raise_closed(self) -> None:
         if self._closed:
             raise NotReadyError("the Guard is closed")
+
+    def _generation(self) -> Generation:
+        self._raise_closed()
         served = self._serving.current()
         if not self._can_answer(served):
             raise NotReadyError(
