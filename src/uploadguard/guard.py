@@ -56,8 +56,9 @@ class GuardStatus:
 
     ``checks`` counts decisions by verdict label, ``failures`` those with a failure by its code, ``plugin_errors`` what
     plugins raised by their names. ``refresh_error`` is why the newest generation on disk is not the one that serves, if
-    it is not. ``updated_at`` is when the last list was imported or updated, UTC, and ``stale`` whether that was longer
-    ago than ``hashset.stale_after_h``. ``sandbox`` is how uploads are isolated, and how the workers are doing.
+    it is not. ``updated_at`` is when a list was last imported or updated, UTC, and ``stale`` whether that was longer
+    ago than ``hashset.stale_after_h``; ``oldest_at`` is when the list was that waits longest. ``sandbox`` is how uploads
+    are isolated, and how the workers are doing.
     """
 
     ready: bool
@@ -69,6 +70,7 @@ class GuardStatus:
     fail_open: tuple[str, ...]
     refresh_error: str | None
     updated_at: datetime | None
+    oldest_at: datetime | None
     stale: bool
     sandbox: SandboxStatus
 
@@ -218,6 +220,7 @@ class Guard:
                 fail_open=self._fail_open,
                 refresh_error=str(error) if error is not None else None,
                 updated_at=served.updated_at,
+                oldest_at=served.oldest_at,
                 stale=self._freshness.is_stale(served.updated_at),
                 sandbox=self._sandbox.status() if self._sandbox is not None else _NOT_ISOLATED,
             )

@@ -30,12 +30,14 @@ class Served(NamedTuple):
     """What checks run against: the generation, and how many entries it has that protect.
 
     The built-in test list's do not, and none does where no list has a hash of a signal type that checks use.
-    ``updated_at`` is when the last deny list was imported or updated, UTC.
+    ``updated_at`` is when a deny list was last imported or updated, and ``oldest_at`` when the one was that waits
+    longest; UTC.
     """
 
     generation: Generation
     entries: int
     updated_at: datetime | None
+    oldest_at: datetime | None
 
 
 class Serving:
@@ -172,7 +174,9 @@ class Serving:
             if name in self._signal_types
         )
         updated = [info.updated_at for info in stored.lists if info.role == "deny"]
-        return Served(served, stored.entries_total if hashes else 0, max(updated, default=None))
+        return Served(
+            served, stored.entries_total if hashes else 0, max(updated, default=None), min(updated, default=None)
+        )
 
 
 def _watch(serving: weakref.ref[Serving], closed: threading.Event, refresh_s: float) -> None:

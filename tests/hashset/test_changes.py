@@ -93,7 +93,7 @@ class Changes(RuleBasedStateMachine):
         update = self.hash_set.update_list(name, added, removed, TYPES)
         assert (update.added, update.removed) == (len(listed) - len(kept), len(self.model[name]) - len(kept))
         if not update.added and not update.removed and not any(entry.hashes for entry in added):
-            assert self.hash_set.generation == update.generation == before
+            assert self.hash_set.generation == update.generation == before + 1, "confirmed, with all to go back to"
         else:
             self.changed({**self.model, name: listed}, before)
 

@@ -25,6 +25,7 @@ from uploadguard.errors import (
     UnknownListError,
 )
 from uploadguard.hashset import HashSet
+from uploadguard.hashset import manifest as manifest_module
 from uploadguard.hashset.files import write_lock
 from uploadguard.hashset.manifest import Manifest, read_manifest, write_manifest
 from uploadguard.lists.base import ListEntry
@@ -295,3 +296,35 @@ def test_the_lock_is_free_after_a_failure(hash_set: HashSet) -> None:
     with pytest.raises(EmptyListError):
         hash_set.add_list("a", [], TYPES)
     HashSet.open(hash_set.directory, lock_timeout_s=0).add_list("a", entries(1), TYPES)
+
+
+def test_an_update_that_changes_nothing_and_a_rollback_count_as_tending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a feed without news would make the hash set stale, and so would going back."""
+    hash_set = HashSet.create(tmp_path / "set")
+    hash_set.add_list("a", entries(3), TYPES)
+    hash_set.add_list("b", entries(3), TYPES)
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            return later
+
+    monkeypatch.setattr(manifest_module, "datetime", Later)
+
+    def tended() -> dict[str, bool]:
+        return {info.name: info.updated_at == later for info in hash_set.load().lists}
+
+    assert tended() == {"a": False, "b": False}
+    before = hash_set.previous_generations
+    assert hash_set.update_list("a", (), ["not there"], TYPES).removed == 0
+    assert tended() == {"a": True, "b": False}
+    assert hash_set.previous_generations == before, "nothing to go back to is lost"
+    hash_set.add_list("c", entries(3), TYPES)
+    assert tended() == {"a": True, "b": False, "c": False}, "it is carried on"
+    hash_set.rollback()
+    assert tended() == {"a": True, "b": True}
+    hash_set.remove_list("a")
+    assert "a" not in read_manifest(hash_set.directory).manifest.confirmed

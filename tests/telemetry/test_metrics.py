@@ -49,6 +49,7 @@ def test_decisions_are_counted_and_timed(hash_set: Path) -> None:
         assert guard.status().failures["empty_file"] == 1
         updated = value("uploadguard_hash_set_updated_timestamp_seconds")
         assert updated == guard.status().updated_at.timestamp()  # type: ignore[union-attr]
+        assert value("uploadguard_hash_set_oldest_list_timestamp_seconds") == updated
         assert value("uploadguard_hash_set_entries") == guard.status().entries
     assert value("uploadguard_checks_total", {"verdict": "block", "media_type": "unknown"}) == 1, "not decoded"
     assert value("uploadguard_checks_total", {"verdict": "allow", "media_type": "image/jpeg"}) == 1

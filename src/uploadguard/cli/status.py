@@ -53,6 +53,7 @@ def _rows(found: GuardStatus, codecs: dict[str, str]) -> Iterator[tuple[str, str
     yield "generation", str(found.generation)
     yield "entries", f"{found.entries:,}"
     yield "last updated", _age(found.updated_at) + (": stale" if found.stale else "")
+    yield "oldest list", _age(found.oldest_at)
     yield "fail open", ", ".join(found.fail_open) or "nothing"
     yield "isolation", found.sandbox.isolation
     if found.sandbox.pool is not None:
@@ -75,6 +76,7 @@ def _record(found: GuardStatus, codecs: dict[str, str], holes: list[Hole]) -> di
         "generation": found.generation,
         "entries": found.entries,
         "updated_at": found.updated_at.isoformat() if found.updated_at is not None else None,
+        "oldest_at": found.oldest_at.isoformat() if found.oldest_at is not None else None,
         "stale": found.stale,
         "fail_open": list(found.fail_open),
         "isolation": found.sandbox.isolation,

@@ -24,18 +24,20 @@ class Generation:
 
     __slots__ = ("_dead", "_segments", "lists", "number")
 
-    def __init__(self, segments: Iterable[Segment], number: int) -> None:
+    def __init__(self, segments: Iterable[Segment], number: int, lists: tuple[ListInfo, ...] | None = None) -> None:
         """Use :meth:`of`, or :meth:`~uploadguard.hashset.store.HashSet.load`."""
         opened = tuple(segments)
         self._segments: tuple[Segment, ...] | None = opened
         self._dead = dead_rows(opened)
         self.number = number
-        self.lists: tuple[ListInfo, ...] = summarise(segment.metadata for segment in opened)
+        self.lists = lists if lists is not None else summarise(segment.metadata for segment in opened)
 
     @classmethod
-    def of(cls, segments: Iterable[Segment], *, number: int = 0) -> Generation:
-        """A generation of these segments, those in memory too."""
-        return cls(segments, number)
+    def of(
+        cls, segments: Iterable[Segment], *, number: int = 0, lists: tuple[ListInfo, ...] | None = None
+    ) -> Generation:
+        """A generation of these segments, those in memory too. ``lists`` are by default as the segments tell."""
+        return cls(segments, number, lists)
 
     def __repr__(self) -> str:
         return f"Generation(number={self.number}, lists={len(self.lists)}, entries_total={self.entries_total})"

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -71,10 +71,24 @@ class PreviousGeneration(_GenerationRecord):
 class Manifest(_GenerationRecord):
     """The generation in force: its number, and its segments in the order in which they were added.
 
-    ``previous`` are the generations before it whose segments are kept, the latest first.
+    ``previous`` are the generations before it whose segments are kept, the latest first. ``confirmed`` is when lists,
+    by name, were last found to be up to date, where that is later than their last change.
     """
 
     previous: tuple[PreviousGeneration, ...] = ()
+    confirmed: dict[str, AwareDatetime] = Field(default_factory=dict, repr=False)
+
+    def lists(self) -> tuple[ListInfo, ...]:
+        """The lists that the segments make up; a confirmation counts as an update."""
+        return tuple(
+            replace(info, updated_at=max(info.updated_at, self.confirmed.get(info.name, info.updated_at)))
+            for info in super().lists()
+        )
+
+    def confirm(self, names: Iterable[str]) -> Manifest:
+        """This manifest with these lists found to be up to date now."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        return self.model_copy(update={"confirmed": {**self.confirmed, **dict.fromkeys(names, now)}})
 
     def of_list(self, name: str) -> tuple[SegmentRecord, ...]:
         """The segments of one list; none if there is no such list."""
@@ -89,11 +103,17 @@ class Manifest(_GenerationRecord):
         """The generation after this one, of these segments; this one becomes the latest of the previous."""
         past = PreviousGeneration(generation=self.generation, created_at=self.created_at, segments=self.segments)
         previous = (past, *self.previous)[:keep_previous]
-        return Manifest(generation=self.generation + 1, segments=tuple(segments), previous=previous)
+        return self._followed_by(segments, previous)
 
     def compacted(self, segments: Iterable[SegmentRecord]) -> Manifest:
         """The generation after this one, of other segments with the same content: none to go back to is lost."""
-        return Manifest(generation=self.generation + 1, segments=tuple(segments), previous=self.previous)
+        return self._followed_by(segments, self.previous)
+
+    def _followed_by(self, segments: Iterable[SegmentRecord], previous: tuple[PreviousGeneration, ...]) -> Manifest:
+        segments = tuple(segments)
+        names = {record.metadata.list_name for record in segments}
+        confirmed = {name: at for name, at in self.confirmed.items() if name in names}
+        return Manifest(generation=self.generation + 1, segments=segments, previous=previous, confirmed=confirmed)
 
 
 @dataclass(frozen=True, slots=True)

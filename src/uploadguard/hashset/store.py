@@ -147,7 +147,7 @@ class HashSet:
                     segment.load()
                 if verify:
                     segment.verify()
-            return Generation.of(segments, number=manifest.generation)
+            return Generation.of(segments, number=manifest.generation, lists=manifest.lists())
         raise HashSetError(f"{self.directory}: changes faster than it can be loaded; try again")
 
     def add_list(
@@ -218,7 +218,8 @@ class HashSet:
 
         Writes one small segment, whatever the list's size. An entry replaces all of its id that were there, and those
         before it in ``added``; one without hashes only ends them. Ids that are not there are no error, so that a
-        change can be repeated. Where nothing changes there is no new generation. ``source`` is by default the list's.
+        change can be repeated. Where nothing changes, the new generation holds the same, and notes that the list is up
+        to date. ``source`` is by default the list's.
 
         Merges the latest segments where many small ones have gathered; where all should be merged, that is done on a
         thread, which the process's end waits for. Raises :class:`UnknownListError`, and else as :meth:`add_list`.
@@ -249,7 +250,9 @@ class HashSet:
             except EmptyListError:
                 if delta.added or delta.tombstones():
                     raise
-                return ListUpdate(_info(present), manifest.generation, 0, 0)
+                confirmed = manifest.confirm([name]).compacted(manifest.segments)
+                self._files.write(confirmed, after=stamp)
+                return ListUpdate(_info(present), confirmed.generation, 0, 0)
             records = self._merge_tail(manifest, present, segments, self._files.record(path))
             changed = manifest.next(put_in_place(manifest, present, records), keep_previous=self._keep_previous)
             self._files.write(changed, after=stamp)
@@ -289,8 +292,11 @@ class HashSet:
             for segment in segments:
                 segment.verify()
             others = tuple(item for item in manifest.previous if item != found[0])
-            changed = manifest.model_copy(update={"previous": others}).next(
-                found[0].segments, keep_previous=max(1, self._keep_previous)
+            # Whoever goes back looks after the hash set: its old age should not fail every check from here on.
+            changed = (
+                manifest.model_copy(update={"previous": others})
+                .next(found[0].segments, keep_previous=max(1, self._keep_previous))
+                .confirm({record.metadata.list_name for record in found[0].segments})
             )
             self._files.write(changed, after=stamp)
             return changed.generation

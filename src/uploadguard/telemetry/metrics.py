@@ -132,6 +132,8 @@ class Metrics:
         self._metrics["ready"].set(status.ready)
         if status.updated_at is not None:
             self._metrics["updated"].set(status.updated_at.timestamp())
+        if status.oldest_at is not None:
+            self._metrics["oldest"].set(status.oldest_at.timestamp())
         self._metrics["stale"].set(status.stale)
         self._count_up("plugin_errors", status.plugin_errors)
         pool = status.sandbox.pool
@@ -180,6 +182,9 @@ def _register(prometheus: Any, registry: CollectorRegistry) -> dict[str, Any]:
             "hash_set_generation", "The generation that checks see; the oldest of all workers.", "livemin"
         ),
         "entries": gauge("hash_set_entries", "Entries that protect.", "livemin"),
+        "oldest": gauge(
+            "hash_set_oldest_list_timestamp_seconds", "When the list was updated that waits longest.", "livemin"
+        ),
         "updated": gauge("hash_set_updated_timestamp_seconds", "When a list was last imported or updated.", "livemin"),
         "ready": gauge("ready", "Whether checks can be answered.", "livemin"),
     }
