@@ -57,8 +57,8 @@ class GuardStatus:
     ``checks`` counts decisions by verdict label, ``failures`` those with a failure by its code, ``plugin_errors`` what
     plugins raised by their names. ``refresh_error`` is why the newest generation on disk is not the one that serves, if
     it is not. ``updated_at`` is when a list was last imported or updated, UTC, and ``stale`` whether that was longer
-    ago than ``hashset.stale_after_h``; ``oldest_at`` is when the list was that waits longest. ``sandbox`` is how uploads
-    are isolated, and how the workers are doing.
+    ago than ``hashset.stale_after_h``; ``oldest_at`` is when the list was that waits longest. ``sandbox`` is how
+    uploads are isolated, and how the workers are doing.
     """
 
     ready: bool
