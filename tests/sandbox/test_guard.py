@@ -612,3 +612,8 @@ def test_a_large_upload_leaves_no_memory_taken(hashset: Path) -> None:
         assert guard.check(out.getvalue()).media.frames_hashed == 1
         (worker,) = [one for one in guard._sandbox.pool._all if one.files]  # type: ignore[union-attr]
         assert os.fstat(worker._arena).st_blocks * 512 < 9 << 20
+
+
+def test_an_interpreter_that_is_not_there_is_named_with_its_setting(hashset: Path) -> None:
+    with pytest.raises(SandboxError, match=r"sandbox\.python, /not/there/python3: No such file"):
+        Guard.open(hashset=hashset, sandbox={"python": "/not/there/python3", "prewarm": True})

@@ -340,7 +340,9 @@ class Crew:
                 worker = Worker(self._spec)
                 self._all.add(worker)
         except OSError as error:
-            self._start_failed(f"{type(error).__name__}: {error.strerror or error}")
+            reason = error.strerror or type(error).__name__
+            is_python = error.filename == self._spec.python
+            self._start_failed(f"sandbox.python, {error.filename}: {reason}" if is_python else reason)
             return
         with self._lock:
             self._starting.append(worker)
