@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image
 
+from uploadguard.sandbox.samples import SAMPLES
 from uploadguard.testing.picture import unrelated_picture
 
 __all__ = ["FORMATS", "good_files", "mutants"]
@@ -61,7 +62,7 @@ def good_files(side: int = 96) -> dict[str, bytes]:
         file = io.BytesIO()
         image.save(file, kind, **options)
         files[name] = file.getvalue()
-    return files
+    return {**files, "still.heic": SAMPLES["heic"]}  # nothing here writes HEIC
 
 
 def mutants(files: dict[str, bytes], count: int, seed: int = 1) -> Iterator[tuple[str, bytes]]:
