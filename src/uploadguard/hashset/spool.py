@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -57,20 +58,20 @@ class Spools:
         return spool
 
 
-class Spool:
+class Spool(ABC):
     """Bytes that are appended and then read by :meth:`map`. For one thread at a time."""
 
     size_bytes = 0
 
+    @abstractmethod
     def append(self, data: bytes | bytearray | memoryview) -> None:
         """Put ``data`` behind what is there. Raises :class:`~uploadguard.errors.HashSetWriteError`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def map(self, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """What was appended, one-dimensional and read-only. Nothing may be appended after that."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - what lies in memory needs none
         """Let go of it; what :meth:`map` gave stays."""
 
 
