@@ -319,7 +319,8 @@ def test_an_update_that_changes_nothing_and_a_rollback_count_as_tending(
 
     assert tended() == {"a": False, "b": False}
     before = hash_set.previous_generations
-    assert hash_set.update_list("a", (), ["not there"], TYPES).removed == 0
+    update = hash_set.update_list("a", (), ["not there"], TYPES)
+    assert (update.removed, update.info.updated_at) == (0, later)
     assert tended() == {"a": True, "b": False}
     assert hash_set.previous_generations == before, "nothing to go back to is lost"
     hash_set.add_list("c", entries(3), TYPES)

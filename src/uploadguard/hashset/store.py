@@ -252,7 +252,8 @@ class HashSet:
                     raise
                 confirmed = manifest.confirm([name]).compacted(manifest.segments)
                 self._files.write(confirmed, after=stamp)
-                return ListUpdate(_info(present), confirmed.generation, 0, 0)
+                (info,) = (info for info in confirmed.lists() if info.name == name)
+                return ListUpdate(info, confirmed.generation, 0, 0)
             records = self._merge_tail(manifest, present, segments, self._files.record(path))
             changed = manifest.next(put_in_place(manifest, present, records), keep_previous=self._keep_previous)
             self._files.write(changed, after=stamp)
