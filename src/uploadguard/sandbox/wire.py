@@ -62,6 +62,7 @@ _HOST_CODES: Final = frozenset(
         FailureCode.DECODER_CRASHED,
         FailureCode.SANDBOX_VIOLATION,
         FailureCode.SANDBOX_FAILED,
+        FailureCode.HASH_SET_STALE,
         FailureCode.OVERLOADED,
     }
 )
