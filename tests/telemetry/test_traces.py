@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,6 @@ def exporter() -> InMemorySpanExporter:
     return exporter
 
 
-@pytest.mark.parametrize("way", ["check", "acheck"])
 async def _check(guard: Guard, way: str) -> None:
     data = picture.unrelated_picture()
     if way == "check":
@@ -40,8 +40,6 @@ async def _check(guard: Guard, way: str) -> None:
 def test_a_check_is_a_span_with_its_stages_below_the_hosts_own(
     tmp_path: Path, exporter: InMemorySpanExporter, way: str
 ) -> None:
-    import asyncio
-
     exporter.clear()
     HashSet.create(tmp_path / "set").add_list("a", testlist.entries(), lookup_kinds((*DIGESTS, Pdq())))
 

@@ -1,8 +1,8 @@
 """OpenTelemetry spans, through its API package alone (extra ``traces``): the host chooses what exports them.
 
-A check is one span with a child for each stage, made when the decision is final. Stages that ran side by side are
-given one after the other's start as far as that is known: all begin with the check. Attributes hold no hash, no list's
-name and nothing of the uploader's.
+A check is one span with a child for each stage, made when the decision is final. How long each stage took is known, and
+not when it began, so all children begin with the check. Attributes hold no hash, no list's name and nothing of the
+uploader's.
 """
 
 from __future__ import annotations
