@@ -9,7 +9,15 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-__all__ = ["BOMBS", "EndlessStream", "gif_frames", "jpeg_scans", "png_of_megapixels", "tiff_of_ifds"]
+__all__ = [
+    "BOMBS",
+    "EndlessStream",
+    "gif_frames",
+    "jpeg_scans",
+    "png_of_megapixels",
+    "sound_gif_frames",
+    "tiff_of_ifds",
+]
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -86,11 +94,21 @@ def jpeg_of_exif(depth: int = 4000) -> bytes:
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
 
 
+def sound_gif_frames(frames: int = 10_000, side: int = 500) -> bytes:
+    """A sound animation of that many equal frames of one colour."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), 128).save(file, "GIF")
+    data = file.getvalue()
+    begin = data.index(b"\x2c" + bytes(4) + struct.pack("<HH", side, side))  # the picture, up to the trailer
+    return data[:begin] + data[begin:-1] * frames + data[-1:]
+
+
 BOMBS = {
     "png of 178 megapixels": png_of_megapixels,
     "png of 16 bits, 178 megapixels": lambda: png_of_megapixels(bits=16),
     "png with 500 MB of text": png_of_text,
     "gif of 10,000 frames": gif_frames,
+    "sound gif of 10,000 frames": sound_gif_frames,
     "jpeg of 2,000 scans": jpeg_scans,
     "tiff of 50,000 pages": tiff_of_ifds,
     "avif of 20,000 boxes inside each other": heif_of_boxes,
