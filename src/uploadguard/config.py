@@ -10,16 +10,17 @@ import os
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr, Strict, ValidationError
+from pydantic import Field, PrivateAttr, Strict, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from uploadguard.config_ledger import ConsoleSettings, EvidenceSettings, LedgerSettings, OutboxSettings
 from uploadguard.config_problems import config_error, cross_checks, problems_of, rule_problems
 from uploadguard.config_schema import Key, Shown
 from uploadguard.config_sources import ENV_CONFIG, Origin, StoredSource, read_environment, read_file
 from uploadguard.config_toml import KeyPath
+from uploadguard.config_types import NO_KEYS, Flag, Frozen, LimitBits, Section, UniqueNames, Whole
 from uploadguard.errors import ConfigError
 from uploadguard.models import FailureCode, Verdict
 from uploadguard.policy import Policy, Rule, Rules, SignalDefaults
@@ -42,36 +43,16 @@ __all__ = [
     "ThreadsSettings",
 ]
 
-T = TypeVar("T")
-
-
-def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError("the same name stands there twice")
-    return names
-
-
-Flag: TypeAlias = Annotated[bool, Strict()]
-Whole: TypeAlias = Annotated[int, Strict()]
-Names: TypeAlias = tuple[Annotated[str, Field(min_length=1)], ...]
-UniqueNames: TypeAlias = Annotated[Names, AfterValidator(_unique)]
-# Half of PDQ's 256 bits is where unrelated pictures lie.
-LimitBits: TypeAlias = Annotated[int, Strict(), Field(ge=0, le=127)]
-Frozen: TypeAlias = Annotated[Mapping[str, T], AfterValidator(MappingProxyType), PlainSerializer(dict)]
 MatchVerdict: TypeAlias = Literal["allow", "queue", "block"]
 FailureVerdict: TypeAlias = Literal["allow", "not_scanned", "queue", "block"]
 
-_NO_KEYS: Any = Field(default_factory=lambda: MappingProxyType({}))
 _SIGNAL = Key("signal type", "pdq")
 _LIST = Key("list", "my-list")
 _TENANT = Key("tenant", "example")
+_ACTION = Key("action", "example")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class EncryptionSettings(_Section):
+class EncryptionSettings(Section):
     """Encryption of the hash set's files (extra: encryption). Without a key they are plain."""
 
     key_file: Path | None = Field(
@@ -91,7 +72,7 @@ class EncryptionSettings(_Section):
     )
 
 
-class HashsetSettings(_Section):
+class HashsetSettings(Section):
     """The compiled hash lists that uploads are looked up in."""
 
     path: Path = Field(
@@ -139,7 +120,7 @@ class HashsetSettings(_Section):
     encryption: EncryptionSettings = Field(default_factory=EncryptionSettings)
 
 
-class MediaSettings(_Section):
+class MediaSettings(Section):
     """Limits, checked before anything is decoded, and how pictures are laid out for hashing."""
 
     max_file_bytes: Whole = Field(
@@ -187,7 +168,7 @@ class MediaSettings(_Section):
         return red, green, blue
 
 
-class PdqSettings(_Section):
+class PdqSettings(Section):
     """PDQ, the perceptual hash."""
 
     mode: Literal["auto", "exact"] = Field(
@@ -211,7 +192,7 @@ class PdqSettings(_Section):
     )
 
 
-class SignalsSettings(_Section):
+class SignalsSettings(Section):
     """The kinds of hash to compute and look up."""
 
     enabled: UniqueNames = Field(
@@ -222,7 +203,7 @@ class SignalsSettings(_Section):
     pdq: PdqSettings = Field(default_factory=PdqSettings)
 
 
-class RuleSettings(_Section):
+class RuleSettings(Section):
     """What a match means. What is left out here is taken from a less specific rule."""
 
     verdict: MatchVerdict | None = Field(
@@ -237,10 +218,10 @@ class RuleSettings(_Section):
 class ListRuleSettings(RuleSettings):
     """What a match of one list means, of any signal type or of one."""
 
-    signals: Annotated[Frozen[RuleSettings], _SIGNAL] = _NO_KEYS
+    signals: Annotated[Frozen[RuleSettings], _SIGNAL] = NO_KEYS
 
 
-class FailureSettings(_Section):
+class FailureSettings(Section):
     """The verdict where something could not be inspected. "allow" fails open: start-up logs it."""
 
     empty_file: FailureVerdict = Field(default="not_scanned", description="The upload has no bytes.")
@@ -300,11 +281,11 @@ class FailureSettings(_Section):
     plugin_failed: FailureVerdict = Field(default="queue", description="A plugin raised, or broke its contract.")
 
 
-class TenantPolicySettings(_Section):
+class TenantPolicySettings(Section):
     """Rules for matches, by signal type and by list, and verdicts for failures."""
 
-    signals: Annotated[Frozen[RuleSettings], _SIGNAL] = _NO_KEYS
-    lists: Annotated[Frozen[ListRuleSettings], _LIST] = _NO_KEYS
+    signals: Annotated[Frozen[RuleSettings], _SIGNAL] = NO_KEYS
+    lists: Annotated[Frozen[ListRuleSettings], _LIST] = NO_KEYS
     failures: FailureSettings = Field(default_factory=FailureSettings)
 
     def rules(self) -> Rules:
@@ -337,13 +318,13 @@ class PolicySettings(TenantPolicySettings):
     )
 
 
-class TenantSettings(_Section):
+class TenantSettings(Section):
     """One tenant's overrides."""
 
     policy: TenantPolicySettings = Field(default_factory=TenantPolicySettings)
 
 
-class ThreadsSettings(_Section):
+class ThreadsSettings(Section):
     """How much runs side by side."""
 
     digest_overlap: Literal["auto", True, False] = Field(
@@ -354,7 +335,7 @@ class ThreadsSettings(_Section):
     workers: Whole = Field(default=0, ge=0, description="Threads for asynchronous checks; 0 is the number of CPUs.")
 
 
-class SandboxSettings(_Section):
+class SandboxSettings(Section):
     """Where uploads are decoded: in worker processes that can do nothing else."""
 
     isolation: Literal["sandbox", "process", "none"] = Field(
@@ -391,7 +372,7 @@ class SandboxSettings(_Section):
     )
 
 
-class TelemetrySettings(_Section):
+class TelemetrySettings(Section):
     """What operators see from outside."""
 
     metrics: Flag = Field(
@@ -418,10 +399,15 @@ class Settings(BaseSettings):
     media: MediaSettings = Field(default_factory=MediaSettings)
     signals: SignalsSettings = Field(default_factory=SignalsSettings)
     policy: PolicySettings = Field(default_factory=PolicySettings)
-    tenants: Annotated[Frozen[TenantSettings], _TENANT] = _NO_KEYS
+    tenants: Annotated[Frozen[TenantSettings], _TENANT] = NO_KEYS
     threads: ThreadsSettings = Field(default_factory=ThreadsSettings)
     sandbox: SandboxSettings = Field(default_factory=SandboxSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+    ledger: LedgerSettings = Field(default_factory=LedgerSettings)
+    outbox: OutboxSettings = Field(default_factory=OutboxSettings)
+    actions: Annotated[Frozen[Frozen[Any]], _ACTION] = NO_KEYS
+    evidence: EvidenceSettings = Field(default_factory=EvidenceSettings)
+    console: ConsoleSettings = Field(default_factory=ConsoleSettings)
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
 

@@ -17,6 +17,17 @@
     |   |-- HashSetBusyError   another process is changing the hash set
     |   `-- HashSetWriteError  the disk refused a write; the old generation still serves
     |-- SandboxError           the isolation that the settings ask for cannot be had here
+    |-- LedgerError
+    |   |-- NotRecordedError   neither the ledger nor its spool took a decision: refuse uploads
+    |   |-- UnknownRecordError no case, decision or task of that id
+    |   |-- CaseStateError     the case is not in a state in which this can be done
+    |   |-- NotPermittedError  the person's roles do not allow this
+    |   |-- AuditError         the audit log cannot be written, or does not verify
+    |   `-- EvidenceError      the preserved file is gone, altered or cannot be decrypted
+    |-- ActionError
+    |   |-- PostponedError     an action could not be carried out now: it is tried again
+    |   |-- RefusedError       an action will not be carried out as it is: a person must look
+    |   `-- LeaseLostError     another worker has taken the task over
     |-- PluginError            a plugin raised or broke its contract; names the plugin
     `-- UploadRefused          only from ``Decision.raise_for_verdict()``
 
@@ -33,21 +44,32 @@ if TYPE_CHECKING:
     from uploadguard.models import Decision
 
 __all__ = [
+    "ActionError",
+    "AuditError",
+    "CaseStateError",
     "ConfigError",
     "EmptyListError",
+    "EvidenceError",
     "HashSetBusyError",
     "HashSetError",
     "HashSetWriteError",
+    "LeaseLostError",
+    "LedgerError",
     "ListError",
     "ListFormatError",
     "ManifestError",
     "MediaReadError",
+    "NotPermittedError",
     "NotReadyError",
+    "NotRecordedError",
     "PluginError",
+    "PostponedError",
+    "RefusedError",
     "SandboxError",
     "SegmentError",
     "ShrunkListError",
     "UnknownListError",
+    "UnknownRecordError",
     "UploadRefused",
     "UploadguardError",
 ]
@@ -138,6 +160,64 @@ class HashSetWriteError(HashSetError):
 
 class SandboxError(UploadguardError):
     """Uploads cannot be isolated as the settings ask for. The text says what is missing and what to do."""
+
+
+class LedgerError(UploadguardError):
+    """Something is wrong with the ledger: the database of decisions, cases, reports and the audit log."""
+
+
+class NotRecordedError(LedgerError):
+    """Neither the ledger nor its spool could keep a decision, so no upload may be answered: refuse them (503)."""
+
+
+class UnknownRecordError(LedgerError):
+    """No record of this id is in the ledger."""
+
+
+class CaseStateError(LedgerError):
+    """The case is not in a state in which this can be done: somebody else was faster, or it is decided."""
+
+
+class NotPermittedError(LedgerError):
+    """The person has not the role that this needs."""
+
+
+class AuditError(LedgerError):
+    """The audit log cannot be written, so nothing that must be in it is done; or it does not verify."""
+
+
+class EvidenceError(LedgerError):
+    """The preserved file of an upload cannot be had: it was destroyed, altered, or the key is missing."""
+
+
+class ActionError(UploadguardError):
+    """What an action says of a task that it could not carry out. The text is kept with the task, for the operator."""
+
+
+class PostponedError(ActionError):
+    """Not now: the task is tried again.
+
+    ``after_s`` is the least wait in seconds, where the other side asked for one (``Retry-After``). ``outage`` says
+    that the other side is down or asks for peace, so that other tasks for it need not be tried meanwhile.
+    """
+
+    def __init__(self, reason: str, *, after_s: float | None = None, outage: bool = False) -> None:
+        self.reason = reason
+        self.after_s = after_s
+        self.outage = outage
+        super().__init__(reason)
+
+
+class RefusedError(ActionError):
+    """The other side will not take it as it is: a person must look, and have it tried again."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class LeaseLostError(ActionError):
+    """This worker took too long, and another one has the task now."""
 
 
 class PluginError(UploadguardError):

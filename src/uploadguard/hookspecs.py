@@ -8,12 +8,14 @@ configuration's ``plugins`` names it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
+    from uploadguard.actions import Action
+    from uploadguard.alarms import Alarm
     from uploadguard.guard import Guard
     from uploadguard.lists.base import ListReader
     from uploadguard.media.base import Decoder
@@ -49,6 +51,21 @@ def uploadguard_decide(decision: Decision, context: Context) -> Verdict | None:
     A verdict below the policy's own counts only for plugins that ``policy.may_lower`` names. Runs in the check:
     keep it short and do no I/O.
     """
+
+
+@hookspec
+def uploadguard_actions(tables: Mapping[str, Mapping[str, Any]]) -> Sequence[Action]:  # type: ignore[empty-body]
+    """Actions: destinations of reports, and callbacks to release, delete and ban. Names must be unique.
+
+    ``tables`` are the configuration's ``[actions.NAME]``, by name, each with a ``kind``. A plugin makes an action of
+    each table of its own kinds, named as the table, and raises :class:`~uploadguard.errors.ConfigError` for a wrong
+    one. It may add others, which need no table.
+    """
+
+
+@hookspec
+def uploadguard_alarm(alarm: Alarm) -> None:
+    """Told of what an operator must look at: a report that is late or refused, too many open cases, a broken spool."""
 
 
 @hookspec

@@ -11,6 +11,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from uploadguard.errors import UploadRefused
@@ -81,13 +82,22 @@ class FailureCode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the host knows of an upload. All optional; only ``tenant`` changes a decision (its policy overrides)."""
+    """What the host knows of an upload. All optional; only ``tenant`` changes a decision (its policy overrides).
+
+    ``uploader``, ``ip`` (with ``port``, of the uploader's side) and ``uploaded_at`` (by default the time of the check;
+    give it a zone) go into reports. ``object_id`` is the host's own name for the stored upload: actions and reviews
+    get it back, to release, delete or show it. ``url`` is where it is, or would be, served. ``extra`` holds JSON
+    values; of these, ``email``, ``screen_name`` and ``profile_url`` go into reports that have a place for them.
+    """
 
     filename: str | None = None
     uploader: str | None = None
     ip: str | None = None
     port: int | None = None
     tenant: str | None = None
+    object_id: str | None = None
+    url: str | None = None
+    uploaded_at: datetime | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -155,6 +165,7 @@ class Match:
             "distance_bits": self.distance_bits,
             "variant": self.variant,
             "frame": self.frame,
+            "exact": self.exact,
             "allow": self.allow,
             "fields": dict(self.fields),
         }

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 import pluggy
 
 from uploadguard import hookspecs
+from uploadguard.actions import Action
 from uploadguard.config import Settings
 from uploadguard.config_schema import closest
-from uploadguard.errors import PluginError
+from uploadguard.errors import ConfigError, PluginError
 from uploadguard.hookspecs import PROJECT, hookimpl
 from uploadguard.lists import BUILTIN_READERS
 from uploadguard.lists.base import ListReader
@@ -101,6 +102,12 @@ class Plugins:
 
         self.signal_types = self._collect_named("uploadguard_signal_types", SignalType)  # type: ignore[type-abstract]
         self.list_readers = self._collect_named("uploadguard_list_readers", ListReader)  # type: ignore[type-abstract]
+        self.actions: dict[str, Action] = self._collect_named(
+            "uploadguard_actions",
+            Action,  # type: ignore[type-abstract]
+            tables=settings.actions,
+        )
+        self._require_actions()
         by_plugin = list(self._collect("uploadguard_decoders", Decoder))  # type: ignore[type-abstract]
         builtin = [decoder for plugin, decoder in by_plugin if plugin == "builtin"]
         self.decoders: tuple[Decoder, ...] = (
@@ -165,10 +172,25 @@ class Plugins:
         if unknown:
             raise PluginError(name, f"implements {unknown[0]}, which is not a hook of this version")
 
-    def _collect(self, hook: str, kind: type[T]) -> Iterator[tuple[str, T]]:
-        for plugin, answer in self.call_each(hook):
+    def _require_actions(self) -> None:
+        """Refuse a table of ``[actions]`` that no plugin made an action of."""
+        unmade = [name for name in self._settings.actions if name not in self.actions]
+        if unmade:
+            raise self._settings.error(
+                (
+                    ("actions", name, "kind"),
+                    "no plugin makes actions of this kind; built in are file, webhook and xarf, and a plugin's must be "
+                    "in plugins"
+                    if "kind" in self._settings.actions[name]
+                    else "is missing: what kind of action is it?",
+                )
+                for name in unmade
+            )
+
+    def _collect(self, hook: str, kind: type[T], **arguments: Any) -> Iterator[tuple[str, T]]:
+        for plugin, answer in self.call_each(hook, **arguments):
             if isinstance(answer, PluginError):
-                raise answer
+                raise answer.__cause__ if isinstance(answer.__cause__, ConfigError) else answer
             if not isinstance(answer, Sequence):
                 raise PluginError(plugin, f"{hook} must return a sequence, not {type(answer).__name__}")
             for place, part in enumerate(answer):
@@ -177,9 +199,9 @@ class Plugins:
                 self._origins[id(part)] = Origin(plugin, hook, place, plugin in self._settings.plugins)
                 yield plugin, part
 
-    def _collect_named(self, hook: str, kind: type[T]) -> dict[str, T]:
+    def _collect_named(self, hook: str, kind: type[T], **arguments: Any) -> dict[str, T]:
         found: dict[str, T] = {}
-        for plugin, part in self._collect(hook, kind):
+        for plugin, part in self._collect(hook, kind, **arguments):
             name: str = part.name  # type: ignore[attr-defined]
             if name in found:
                 raise PluginError(plugin, f"{hook} gave a second {kind.__name__} named {name!r}")

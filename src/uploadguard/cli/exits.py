@@ -19,6 +19,7 @@ class Exit(enum.IntEnum):
     ERROR = 1
     USAGE = 2
     OVER_BUDGET = 3
+    ALARM = 4
     NOT_SCANNED = 10
     QUEUE = 20
     BLOCK = 30
@@ -35,6 +36,7 @@ _MEANINGS = {
     Exit.ERROR: "an error: a file could not be read, a bad configuration, ...",
     Exit.USAGE: "the command line is wrong",
     Exit.OVER_BUDGET: "a latency budget was missed",
+    Exit.ALARM: "somebody must look: a report is late or refused, decisions wait in the spool, an audit log is broken",
     Exit.NOT_SCANNED: "a file could not be inspected in full",
     Exit.QUEUE: "a file is to be kept until a person decides",
     Exit.BLOCK: "a file is not to be accepted",

@@ -12,15 +12,21 @@ from typing import Any, NoReturn
 
 import click
 
+from uploadguard.cli.audit import audit
 from uploadguard.cli.bench import bench
+from uploadguard.cli.cases import cases
 from uploadguard.cli.check import check
 from uploadguard.cli.config import config
+from uploadguard.cli.console import console
 from uploadguard.cli.demo import demo, testpicture
+from uploadguard.cli.evidence import evidence
 from uploadguard.cli.exits import EXIT_HELP, Exit
 from uploadguard.cli.hash import hash_files
 from uploadguard.cli.hashset import hashset
 from uploadguard.cli.init import init
+from uploadguard.cli.ledger import ledger
 from uploadguard.cli.lists import lists
+from uploadguard.cli.outbox import outbox
 from uploadguard.cli.output import print_json, problems_of, report_error, report_warning
 from uploadguard.cli.state import State
 from uploadguard.cli.status import status
@@ -168,7 +174,11 @@ def program(state: State, config_path: Path | None, debug: bool) -> None:
 
 
 lists.add_command(update)
-for _command in (init, lists, hashset, check, hash_files, config, status, bench, demo, testpicture):
+for _command in (
+    *(init, lists, hashset, check, hash_files, config, status),
+    *(cases, outbox, evidence, audit, ledger, console),
+    *(bench, demo, testpicture),
+):
     program.add_command(_command)
 
 

@@ -1,0 +1,35 @@
+"""Alarms: what an operator must look at, soon."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+__all__ = ["Alarm", "AlarmKind"]
+
+
+class AlarmKind(enum.StrEnum):
+    """What is wrong. Stable: hosts route by it."""
+
+    REPORT_LATE = "report_late"
+    """A report is not filed, and its deadline is near or over."""
+    REPORT_REFUSED = "report_refused"
+    """A destination will not take a report as it is."""
+    TASK_REFUSED = "task_refused"
+    """A callback of the host's will not be carried out as it is."""
+    QUEUE_FULL = "queue_full"
+    """More cases are open than ``ledger.max_open_cases``."""
+    SPOOLING = "spooling"
+    """The database is down; decisions go to the spool."""
+    NOT_RECORDING = "not_recording"
+    """Neither database nor spool takes decisions; uploads are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One alarm. ``text`` is a sentence for the operator, ``count`` how many things it is about."""
+
+    kind: AlarmKind
+    text: str
+    action: str | None = None
+    count: int = 1

@@ -1,0 +1,231 @@
+"""What is written when a decision is recorded: decision, case, tasks, the preserved file, all in one transaction.
+
+Recording is idempotent by the decision's reference: a decision may come twice, from a check that gave up waiting and
+then from the spool, and is written once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from uploadguard.actions import Action, Occasion, State
+from uploadguard.ledger import audit, schema
+from uploadguard.ledger.codec import decision_of
+from uploadguard.models import Decision, Verdict
+
+__all__ = ["Plan", "RecordedIds", "add_tasks", "case_keys", "record"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the settings and the actions say of recording.
+
+    ``occasions`` has what each action wants tasks for, by its name.
+    """
+
+    occasions: Mapping[str, frozenset[Occasion]]
+    join_window: timedelta = timedelta(hours=24)
+    report_within: timedelta = timedelta(hours=24)
+    block_opens_case: bool = False
+
+    @classmethod
+    def of(cls, actions: Iterable[Action], **values: Any) -> Plan:
+        """The plan for these actions."""
+        return cls({action.name: action.occasions for action in actions}, **values)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedIds:
+    """What a recorded decision became. ``new`` is False where it was there already."""
+
+    decision_id: int
+    case_id: int | None
+    new: bool
+
+
+def record(
+    connection: Connection, records: Sequence[Mapping[str, Any]], plan: Plan, *, now: datetime | None = None
+) -> list[RecordedIds]:
+    """Write records of :func:`~uploadguard.ledger.codec.to_record` in one transaction of ``Database.writing``.
+
+    A record may have ``evidence``: what the vault says of the stored file. ``now`` is for tests.
+    """
+    return [_record(connection, one, plan, now or datetime.now(UTC)) for one in records]
+
+
+def _record(connection: Connection, found: Mapping[str, Any], plan: Plan, now: datetime) -> RecordedIds:
+    decisions = schema.decisions.c
+    present = connection.execute(
+        sa.select(decisions.id, decisions.case_id).where(decisions.reference == found["reference"])
+    ).one_or_none()
+    if present is not None:
+        return RecordedIds(present.id, present.case_id, new=False)
+    decision = decision_of(found)
+    context = found["context"]
+    decided_at = datetime.fromisoformat(found["decided_at"])
+    opens_case = decision.verdict is Verdict.QUEUE or (plan.block_opens_case and decision.verdict is Verdict.BLOCK)
+    case_id = _join_or_open(connection, decision, context, decided_at, plan, now) if opens_case else None
+    decision_id = connection.execute(
+        sa.insert(schema.decisions).values(
+            reference=decision.reference,
+            decided_at=decided_at,
+            verdict=decision.verdict.label,
+            report_due=decision.report_due,
+            media_type=decision.media.media_type,
+            tenant=context.get("tenant"),
+            uploader=context.get("uploader"),
+            object_id=context.get("object_id"),
+            record={key: value for key, value in found.items() if key != "evidence"},
+            case_id=case_id,
+        )
+    ).inserted_primary_key[0]  # type: ignore[index]
+    if (stored := found.get("evidence")) is not None:
+        _add_evidence(connection, decision_id, stored)
+    if decision.report_due and decision.verdict is Verdict.BLOCK:
+        add_tasks(connection, plan, Occasion.REPORT, decision_id, case_id, now=now)
+    audit.append(
+        connection, "guard", "decision.record", f"decision:{decision_id}", verdict=decision.verdict.label, case=case_id
+    )
+    return RecordedIds(decision_id, case_id, new=True)
+
+
+def add_tasks(
+    connection: Connection,
+    plan: Plan,
+    occasion: Occasion,
+    decision_id: int,
+    case_id: int | None,
+    *,
+    case_round: int = 0,
+    now: datetime,
+) -> int:
+    """Put a task into the outbox for each action that wants this occasion; returns how many.
+
+    Reports always have the round 0, so that no decision is reported twice to one destination, whatever becomes of its
+    case: for one that is there already nothing is added, but one that was cancelled before it was opened is revived.
+    """
+    if occasion is Occasion.REPORT:
+        case_round = 0
+    added = 0
+    for action, wanted in sorted(plan.occasions.items()):
+        if occasion not in wanted:
+            continue
+        tasks = schema.tasks.c
+        present = connection.execute(
+            sa.select(tasks.id, tasks.state, tasks.remote_id).where(
+                tasks.decision_id == decision_id,
+                tasks.action == action,
+                tasks.occasion == occasion.value,
+                tasks.round == case_round,
+            )
+        ).one_or_none()
+        fresh = {"state": State.PENDING.value, "next_at": now, "cancelled": False, "done_at": None, "error": None}
+        if present is None:
+            connection.execute(
+                sa.insert(schema.tasks).values(
+                    key=str(uuid.uuid4()),
+                    action=action,
+                    occasion=occasion.value,
+                    round=case_round,
+                    decision_id=decision_id,
+                    case_id=case_id,
+                    created_at=now,
+                    due_at=now + plan.report_within if occasion is Occasion.REPORT else None,
+                    notes={},
+                    **fresh,
+                )
+            )
+            added += 1
+        elif present.state == State.CANCELLED.value:
+            connection.execute(sa.update(schema.tasks).where(tasks.id == present.id).values(remote_id=None, **fresh))
+            added += 1
+    return added
+
+
+def case_keys(decision: Decision) -> list[str]:
+    """What makes two uploads one matter: each entry that they match, else the digest of their bytes."""
+    keys = {f"entry:{m.list_name}/{m.entry_id}" for m in decision.matches if not m.allow}
+    if not keys:
+        digests = (one for one in decision.hashes if one.signal_type in _DIGESTS)
+        longest = max(digests, key=lambda one: len(one.value), default=None)
+        keys = {f"{longest.signal_type}:{longest.value.hex()}"} if longest is not None else set()
+    return sorted(key.replace("\0", "\ufffd") for key in keys)
+
+
+_DIGESTS = ("sha256", "sha1", "md5")
+
+
+def _join_or_open(
+    connection: Connection,
+    decision: Decision,
+    context: Mapping[str, Any],
+    decided_at: datetime,
+    plan: Plan,
+    now: datetime,
+) -> int:
+    keys = case_keys(decision)
+    uploader, tenant = context.get("uploader"), context.get("tenant")
+    cases = schema.cases.c
+    joined = None
+    if keys and uploader is not None:
+        joined = connection.execute(
+            sa.select(cases.id, cases.verdict)
+            .where(
+                cases.status == "open",
+                cases.uploader == uploader,
+                cases.tenant.is_(None) if tenant is None else cases.tenant == tenant,
+                cases.opened_at >= decided_at - plan.join_window,
+                cases.id.in_(sa.select(schema.case_keys.c.case_id).where(schema.case_keys.c.key.in_(keys))),
+            )
+            .order_by(cases.id)
+            .limit(1)
+        ).one_or_none()
+    if joined is not None:
+        case_id: int = joined.id
+        verdict = max(Verdict.from_label(joined.verdict), decision.verdict)
+        connection.execute(
+            sa.update(schema.cases)
+            .where(cases.id == case_id)
+            .values(uploads=cases.uploads + 1, verdict=verdict.label, updated_at=now)
+        )
+        have = set(
+            connection.execute(sa.select(schema.case_keys.c.key).where(schema.case_keys.c.case_id == case_id)).scalars()
+        )
+        keys = [key for key in keys if key not in have]
+    else:
+        case_id = connection.execute(
+            sa.insert(schema.cases).values(
+                status="open",
+                opened_at=decided_at,
+                updated_at=now,
+                verdict=decision.verdict.label,
+                reason=decision.reasons[0] if decision.reasons else "",
+                tenant=tenant,
+                uploader=uploader,
+                uploads=1,
+            )
+        ).inserted_primary_key[0]  # type: ignore[index]
+    if keys:
+        connection.execute(sa.insert(schema.case_keys), [{"case_id": case_id, "key": key} for key in keys])
+    return case_id
+
+
+def _add_evidence(connection: Connection, decision_id: int, stored: Mapping[str, Any]) -> None:
+    connection.execute(
+        sa.insert(schema.evidence).values(
+            decision_id=decision_id,
+            file=stored["file"],
+            sha256=bytes.fromhex(stored["sha256"]),
+            size_bytes=stored["size_bytes"],
+            media_type=stored["media_type"],
+            stored_at=datetime.fromisoformat(stored["stored_at"]),
+            keep_until=datetime.fromisoformat(stored["keep_until"]) if stored["keep_until"] else None,
+        )
+    )
