@@ -29,6 +29,7 @@ __all__ = [
     "feedback",
     "local_entries",
     "metadata",
+    "preview_grants",
     "sessions",
     "tasks",
 ]
@@ -294,3 +295,15 @@ sessions = sa.Table(
     sa.Column("seen_at", Utc, nullable=False),
 )
 """Who is signed in to the console: ``token`` is the SHA-256 of the cookie."""
+
+preview_grants = sa.Table(
+    "preview_grants",
+    metadata,
+    sa.Column("token", sa.LargeBinary, primary_key=True),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("decision_id", Id, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("clear", sa.Boolean, nullable=False),
+    sa.Column("expires_at", Utc, nullable=False),
+)
+"""Previews that a person asked the console for and has not been shown yet: each serves once, within a minute."""

@@ -219,6 +219,16 @@ def upgrade() -> None:
         sqlite_where=sa.text("state IN ('pending', 'opened', 'finishing')"),
     )
     op.create_index("ix_tasks_state_action", "tasks", ["state", "action"], unique=False)
+    op.create_table(
+        "preview_grants",
+        sa.Column("token", sa.LargeBinary(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("decision_id", Id, nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("clear", sa.Boolean(), nullable=False),
+        sa.Column("expires_at", Utc(), nullable=False),
+        sa.PrimaryKeyConstraint("token", name="pk_preview_grants"),
+    )
     head = sa.table(
         "audit_head", sa.column("id", sa.Integer), sa.column("seq", sa.Integer), sa.column("digest", sa.LargeBinary)
     )
