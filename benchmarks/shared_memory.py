@@ -27,9 +27,9 @@ import numpy as np
 
 from benchmarks.timing import p50_p99, progress, show
 from uploadguard.hashset import Generation, HashSet
-from uploadguard.hashset.keys import Keys, read_key_file, write_key_file
 from uploadguard.lists import ListEntry
 from uploadguard.models import Hash
+from uploadguard.storage.keys import Keys, read_key_file, write_key_file
 
 KINDS = {"sha256": (32, 0), "pdq": (32, 31)}
 MB = 1e6

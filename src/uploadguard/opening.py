@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uploadguard.hashset import HashSet
-from uploadguard.hashset.keys import Key, Keys, parse_keys, read_key_file
 from uploadguard.logs import log
+from uploadguard.storage.keys import Key, Keys, parse_keys, read_key_file
 
 if TYPE_CHECKING:
     from uploadguard.config import Settings

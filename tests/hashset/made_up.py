@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uploadguard.hashset import Generation, HashSet
-from uploadguard.hashset.keys import Keys, read_key_file
 from uploadguard.hashset.manifest import read_manifest
 from uploadguard.lists.base import ListEntry
 from uploadguard.models import Hash
+from uploadguard.storage.keys import Keys, read_key_file
 
 TYPES: Mapping[str, tuple[int, int]] = {"md5": (16, 0), "sha256": (32, 0), "pdq": (32, 31), "phash": (8, 8)}
 

@@ -26,9 +26,9 @@ from tests.hashset.made_up import (
     value,
 )
 from uploadguard.hashset import HashSet
-from uploadguard.hashset.keys import write_key_file
 from uploadguard.lists.base import ListEntry
 from uploadguard.models import Hash
+from uploadguard.storage.keys import write_key_file
 
 BASE = 60
 SLOTS = 4

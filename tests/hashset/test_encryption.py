@@ -12,6 +12,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -21,9 +22,9 @@ from tests.hashset import soak_kills
 from tests.hashset.made_up import TYPES, entries, entry, files_of, flip_bits, holds, value
 from uploadguard.errors import HashSetError, ManifestError, SegmentError
 from uploadguard.hashset import HashSet, Segment, build_segment
-from uploadguard.hashset.encryption import DecryptionError, Decryptor, Encryptor, decrypt, encrypt, private_memory
-from uploadguard.hashset.keys import Key, Keys, parse_keys, read_key_file, write_key_file
 from uploadguard.serving import Serving
+from uploadguard.storage.encryption import DecryptionError, Decryptor, Encryptor, decrypt, encrypt, private_memory
+from uploadguard.storage.keys import Key, Keys, parse_keys, read_key_file, write_key_file
 
 SECRET, OTHER_SECRET = bytes(range(32)), bytes(range(1, 33))
 KEY, OTHER = Key(SECRET), Key(OTHER_SECRET)
@@ -217,6 +218,35 @@ def test_keys_do_not_show_themselves() -> None:
     for hidden in (KEY, KEYS):
         with pytest.raises(TypeError):
             pickle.dumps(hidden)
+
+
+@pytest.mark.parametrize(
+    ("purpose", "sealed_hex"),
+    [
+        ("segment", "50bde92dd615bcfb1fbf425e64e48d1cc931ec8f99"),
+        ("manifest", "9f38388d8fc29a875113418e394f1c82c75908e898"),
+    ],
+)
+def test_files_of_the_first_release_open(purpose: Literal["segment", "manifest"], sealed_hex: str) -> None:
+    header = bytes.fromhex(
+        "895547450d0a1a0a0100000000000100000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+        "49f92a74a464aeace7980e96e0a96389d9c1592d4b6b268e2253126c3e13b20e20d12ce423ca740f630b8289604d72e8"
+    )
+    assert decrypt(header + bytes.fromhex(sealed_hex), Keys([Key(bytes(32))]), purpose) == b"plain"
+
+
+def test_a_file_does_not_open_in_another_context() -> None:
+    output = io.BytesIO()
+    encryptor = Encryptor(output, KEY, "evidence", context=b"a")
+    encryptor.write(b"plain")
+    encryptor.finish()
+    written = memoryview(output.getvalue())
+    assert Decryptor(written, KEYS, "evidence", context=b"a").read(0, 5) == b"plain"
+    for context in (b"", b"b", b"aa"):
+        with pytest.raises(DecryptionError, match="altered"):
+            Decryptor(written, KEYS, "evidence", context=context).read(0, 5)
+    with pytest.raises(DecryptionError, match="altered"):
+        Decryptor(written, KEYS, "segment", context=b"a").read(0, 5)
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,7 +236,7 @@ def newkey(file: Path) -> Exit:
     Only this user can read FILE. Keep a copy where the hash set is not: without its key it cannot be read.
     """
     from uploadguard.errors import ConfigError
-    from uploadguard.hashset.keys import write_key_file
+    from uploadguard.storage.keys import write_key_file
 
     try:
         key = write_key_file(file)

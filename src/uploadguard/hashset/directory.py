@@ -10,18 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uploadguard.errors import ManifestError, SegmentError
-from uploadguard.hashset.encryption import Encryptor, key_id_of
 from uploadguard.hashset.files import (
-    TEMPORARY_SUFFIX,
     AtomicFile,
-    Output,
     atomic_file,
-    sync_directory,
     try_lock,
     write_errors,
     write_lock,
 )
-from uploadguard.hashset.keys import Keys
 from uploadguard.hashset.layout import HEADER_BYTES
 from uploadguard.hashset.manifest import (
     MANIFEST_NAME,
@@ -34,6 +29,9 @@ from uploadguard.hashset.manifest import (
     write_manifest,
 )
 from uploadguard.hashset.segment import Segment
+from uploadguard.storage.encryption import Encryptor, key_id_of
+from uploadguard.storage.files import TEMPORARY_SUFFIX, Output, sync_directory
+from uploadguard.storage.keys import Keys
 
 __all__ = ["COMPACTION_PREFIX", "Directory", "EncryptedFiles", "is_leftover"]
 
@@ -213,7 +211,7 @@ class EncryptedFiles:
 
 
 class NewSegment:
-    """A segment while it is written: an :class:`~uploadguard.hashset.files.Output`."""
+    """A segment while it is written: an :class:`~uploadguard.storage.files.Output`."""
 
     def __init__(self, file: AtomicFile, encryptor: Encryptor | None) -> None:
         self._file = file

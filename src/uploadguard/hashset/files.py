@@ -9,34 +9,15 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from uploadguard.errors import HashSetBusyError, HashSetWriteError
+from uploadguard.storage.files import TEMPORARY_SUFFIX, sync_directory
 
-__all__ = [
-    "TEMPORARY_SUFFIX",
-    "AtomicFile",
-    "Output",
-    "atomic_file",
-    "sync_directory",
-    "try_lock",
-    "write_errors",
-    "write_lock",
-]
+__all__ = ["AtomicFile", "atomic_file", "try_lock", "write_errors", "write_lock"]
 
-TEMPORARY_SUFFIX = ".tmp"
 _BUFFER_BYTES = 1 << 20
 _LOCK_POLL_S = 0.02
-
-
-class Output(Protocol):
-    """Where a segment is written to: a file or a buffer in memory."""
-
-    def write(self, data: bytes | bytearray | memoryview, /) -> object:
-        """Write all of ``data``."""
-
-    def seek(self, offset: int, /) -> object:
-        """Go to ``offset`` from the start."""
 
 
 class AtomicFile:
@@ -112,15 +93,6 @@ def atomic_file(path: Path, *, newer_than_ns: int = 0, prefix: str = ".") -> Ite
             f"{path}: the disk did not confirm it ({error.strerror or error}), so it may not outlast a power failure. "
             "Check the disk, and try again"
         ) from error
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames and removals in ``directory`` last through a power failure. Raises ``OSError``."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -18,10 +18,10 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
 
 from uploadguard.errors import ManifestError
-from uploadguard.hashset.encryption import DecryptionError, decrypt, encrypt, key_id_of
 from uploadguard.hashset.files import atomic_file
-from uploadguard.hashset.keys import Keys
 from uploadguard.hashset.metadata import FrozenModel, ListInfo, SegmentMetadata, summarise
+from uploadguard.storage.encryption import DecryptionError, decrypt, encrypt, key_id_of
+from uploadguard.storage.keys import Keys
 
 __all__ = [
     "MANIFEST_NAME",

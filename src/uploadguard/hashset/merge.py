@@ -16,7 +16,6 @@ import numpy.typing as npt
 from uploadguard.errors import HashSetError
 from uploadguard.hashset.columns import CHUNK_ENTRIES, Column, HashCounts, write_sorted
 from uploadguard.hashset.exact import ExactIndex
-from uploadguard.hashset.files import Output
 from uploadguard.hashset.hamming import HammingIndex
 from uploadguard.hashset.ids import ENTRY_KEY_BYTES, MAX_IDS, Rows
 from uploadguard.hashset.metadata import SegmentMetadata
@@ -32,6 +31,7 @@ from uploadguard.hashset.segment_writer import (
 )
 from uploadguard.hashset.spool import PART_BYTES, Spools, bytes_of
 from uploadguard.hashset.tombstones import dead_chunk, dead_rows
+from uploadguard.storage.files import Output
 
 __all__ = ["GONE", "Moved", "merge_segments"]
 

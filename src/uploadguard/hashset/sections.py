@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from uploadguard.hashset.files import Output
 from uploadguard.hashset.layout import BODY_OFFSET, Header, Section, align, pack_table
+from uploadguard.storage.files import Output
 
 __all__ = ["SectionWriter"]
 

@@ -22,14 +22,14 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from uploadguard.errors import SegmentError
-from uploadguard.hashset.encryption import DecryptionError, Decryptor
 from uploadguard.hashset.exact import ExactIndex
 from uploadguard.hashset.hamming import HammingIndex
 from uploadguard.hashset.ids import ENTRY_KEY_BYTES, Rows, entry_key, read_ids
-from uploadguard.hashset.keys import Keys
 from uploadguard.hashset.layout import HEADER_BYTES, Header, Section, align, unpack_table
 from uploadguard.hashset.metadata import SegmentMetadata
 from uploadguard.hashset.source import Bytes, Mapped, source_of
+from uploadguard.storage.encryption import DecryptionError, Decryptor
+from uploadguard.storage.keys import Keys
 
 __all__ = ["Segment", "StoredEntry"]
 

@@ -19,12 +19,12 @@ import numpy as np
 
 from uploadguard.errors import EmptyListError, HashSetError, ListFormatError
 from uploadguard.hashset.columns import CollectedColumn, Column, write_sorted
-from uploadguard.hashset.files import Output
 from uploadguard.hashset.ids import ENTRY_KEY_BYTES, MAX_IDS, Rows, entry_key
 from uploadguard.hashset.metadata import Role, SegmentMetadata, SignalInfo, Tombstones, check_list_name
 from uploadguard.hashset.runs import SortedRuns
 from uploadguard.hashset.sections import SectionWriter
 from uploadguard.hashset.spool import Spool, Spools, bytes_of, parts_of
+from uploadguard.storage.files import Output
 
 if TYPE_CHECKING:
     from uploadguard.hashset.tombstones import Delta
@@ -62,7 +62,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class MeteredOutput:
-    """An :class:`~uploadguard.hashset.files.Output` that tells how much was written since :meth:`start`."""
+    """An :class:`~uploadguard.storage.files.Output` that tells how much was written since :meth:`start`."""
 
     def __init__(self, output: Output, compiling: Compiling | None) -> None:
         self._output = output

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from uploadguard.hashset.encryption import Decryptor, key_id_of
-from uploadguard.hashset.keys import Keys
+from uploadguard.storage.encryption import Decryptor, key_id_of
+from uploadguard.storage.keys import Keys
 
 __all__ = ["Bytes", "Mapped", "Source", "source_of"]
 
@@ -52,5 +52,5 @@ class Mapped:
 
 
 def source_of(data: memoryview, keys: Keys | None) -> Mapped | Decryptor:
-    """The plain bytes of a whole file. Raises :class:`~uploadguard.hashset.encryption.DecryptionError`."""
+    """The plain bytes of a whole file. Raises :class:`~uploadguard.storage.encryption.DecryptionError`."""
     return Mapped(data) if key_id_of(data) is None else Decryptor(data, keys, "segment")

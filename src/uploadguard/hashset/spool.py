@@ -16,7 +16,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from uploadguard.hashset.files import TEMPORARY_SUFFIX, write_errors
+from uploadguard.hashset.files import write_errors
+from uploadguard.storage.files import TEMPORARY_SUFFIX
 
 __all__ = ["PART_BYTES", "Spool", "Spools", "bytes_of", "parts_of"]
 

@@ -16,7 +16,6 @@ from uploadguard.hashset.directory import Directory, EncryptedFiles
 from uploadguard.hashset.files import write_errors
 from uploadguard.hashset.generation import Generation
 from uploadguard.hashset.inspection import HashSetStats, Verification, stats_of, verify_files
-from uploadguard.hashset.keys import Keys
 from uploadguard.hashset.manifest import Manifest, SegmentRecord
 from uploadguard.hashset.merge import merge_segments
 from uploadguard.hashset.metadata import ListInfo, Role, check_list_name, summarise
@@ -25,6 +24,7 @@ from uploadguard.hashset.segment_writer import Compiling, Progress, SignalTypes,
 from uploadguard.hashset.spool import Spools
 from uploadguard.hashset.tombstones import Delta
 from uploadguard.logs import log
+from uploadguard.storage.keys import Keys
 
 if TYPE_CHECKING:
     from uploadguard.lists.base import ListEntry

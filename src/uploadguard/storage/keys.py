@@ -1,4 +1,4 @@
-"""The keys that the hash set is encrypted with: where they come from, and what is derived from them.
+"""The keys that files are encrypted with: how they are written down, and what is derived from them.
 
 Needs the ``cryptography`` package (extra ``encryption``), which is imported once there is a key.
 """
@@ -8,17 +8,19 @@ from __future__ import annotations
 import base64
 import binascii
 import importlib.util
-import os
 import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+
+from uploadguard.storage.files import write_new_file
 
 __all__ = ["KEY_BYTES", "KEY_ID_BYTES", "Key", "Keys", "parse_keys", "read_key_file", "write_key_file"]
 
 KEY_BYTES = 32
 KEY_ID_BYTES = 16
 _MAX_FILE_BYTES = 65536
+_ID_LABEL = "uploadguard hash set, key id"
 
 
 class Key:
@@ -33,7 +35,7 @@ class Key:
         if importlib.util.find_spec("cryptography") is None:
             raise ValueError("needs the cryptography package: pip install 'uploadguard[encryption]'")
         self._secret = secret
-        self.id = self.derive(None, "key id", KEY_ID_BYTES)
+        self.id = self.derive(None, _ID_LABEL, KEY_ID_BYTES)
 
     def __repr__(self) -> str:
         return "Key(<redacted>)"
@@ -46,12 +48,15 @@ class Key:
         """The id as messages show it."""
         return short_id(self.id)
 
-    def derive(self, salt: bytes | None, purpose: str, length: int) -> bytes:
-        """A key of ``length`` bytes for one purpose and salt, by HKDF with SHA-256 (RFC 5869)."""
+    def derive(self, salt: bytes | None, label: str, length: int) -> bytes:
+        """A key of ``length`` bytes for one salt and purpose, which ``label`` names, by HKDF with SHA-256 (RFC 5869).
+
+        A label must stay as it is, or what was encrypted under it can no longer be read.
+        """
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-        return HKDF(SHA256(), length, salt, f"uploadguard hash set, {purpose}".encode()).derive(self._secret)
+        return HKDF(SHA256(), length, salt, label.encode()).derive(self._secret)
 
 
 class Keys:
@@ -97,11 +102,7 @@ def write_key_file(path: Path) -> Key:
     """Write a new random key to a new file, in hex, that its owner alone can read. Raises ``OSError``."""
     secret = secrets.token_bytes(KEY_BYTES)
     key = Key(secret)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secret.hex() + "\n")
-        file.flush()
-        os.fsync(descriptor)
+    write_new_file(path, f"{secret.hex()}\n".encode("ascii"))
     return key
 
 

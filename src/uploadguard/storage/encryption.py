@@ -6,8 +6,9 @@
     96      chunks of the plain bytes, all of the same size but the last, each with its tag of 16 bytes behind it
 
 Each file has a key of its own, derived from the configured one with the file id and what the file is for. A chunk's
-nonce is its number and whether it is the last (the STREAM construction), and the header is its associated data. So a
-chunk that is altered, moved, left out or taken from another file is refused, and so is a file that was cut short.
+nonce is its number and whether it is the last (the STREAM construction), and the header is its associated data, with a
+context behind it that may say where the file belongs. So a chunk that is altered, moved, left out or taken from another
+file is refused, and so is a file that was cut short, or stands in for one of another context.
 
 Of a file that is read, only what is asked for is decrypted, into anonymous memory of this process.
 """
@@ -24,15 +25,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from uploadguard.hashset.files import Output
-from uploadguard.hashset.keys import KEY_BYTES, KEY_ID_BYTES, Key, Keys, short_id
+from uploadguard.storage.files import Output
+from uploadguard.storage.keys import KEY_BYTES, KEY_ID_BYTES, Key, Keys, short_id
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 __all__ = ["CHUNK_BYTES", "DecryptionError", "Decryptor", "Encryptor", "Purpose", "decrypt", "encrypt", "key_id_of"]
 
-Purpose = Literal["segment", "manifest"]
+Purpose = Literal["segment", "manifest", "evidence"]
 
 CHUNK_BYTES = 1 << 16
 """What a single entry's look-up decrypts at the least, and a tenth slower to decrypt than larger ones."""
@@ -48,7 +49,16 @@ _NONCE_NUMBER_BYTES = 11
 _MAX_CHUNK_BYTES = 1 << 24
 _WINDOW_BYTES = 1 << 24
 
-_UNSET = "is encrypted; set hashset.encryption.key_file or hashset.encryption.key_env"
+_LABELS: dict[Purpose, str] = {
+    "segment": "uploadguard hash set, segment",
+    "manifest": "uploadguard hash set, manifest",
+    "evidence": "uploadguard evidence, file",
+}
+_KEY_SETTINGS: dict[Purpose, str] = {
+    "segment": "hashset.encryption.key_file or hashset.encryption.key_env",
+    "manifest": "hashset.encryption.key_file or hashset.encryption.key_env",
+    "evidence": "evidence.key_file or evidence.key_env",
+}
 
 
 class DecryptionError(ValueError):
@@ -93,16 +103,19 @@ def key_id_of(head: bytes | memoryview) -> bytes | None:
 
 
 class Encryptor:
-    """An :class:`~uploadguard.hashset.files.Output` that encrypts what it passes on. Holds two chunks in memory.
+    """An :class:`~uploadguard.storage.files.Output` that encrypts what it passes on. Holds two chunks in memory.
 
     Going back is possible to the start only, where as much of the first chunk can be written again as there is of it.
     Whoever has written everything calls :meth:`finish`.
     """
 
-    def __init__(self, output: Output, key: Key, purpose: Purpose, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self, output: Output, key: Key, purpose: Purpose, *, context: bytes = b"", chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
         header = _Header(chunk_bytes, os.urandom(_FILE_ID_BYTES), key.id)
         self._output = output
         self._header = header.pack()
+        self._associated = self._header + context
         self._cipher = _aes_gcm(_file_key(key, header.file_id, purpose))
         self._chunk_bytes = chunk_bytes
         self._first = bytearray()
@@ -153,24 +166,25 @@ class Encryptor:
         self._number += 1
 
     def _seal(self, data: bytearray, number: int, *, last: bool) -> bytes:
-        return self._cipher.encrypt(_nonce(number, last=last), data, self._header)
+        return self._cipher.encrypt(_nonce(number, last=last), data, self._associated)
 
 
 class Decryptor:
     """Reads a file that :class:`Encryptor` wrote. Safe to share between threads."""
 
-    def __init__(self, data: memoryview, keys: Keys | None, purpose: Purpose) -> None:
+    def __init__(self, data: memoryview, keys: Keys | None, purpose: Purpose, *, context: bytes = b"") -> None:
         """``data`` is the whole file, mapped or in memory. Raises :class:`DecryptionError`."""
         self._data = data
-        self._associated = bytes(data[:_HEADER_BYTES])
-        header = _Header.unpack(self._associated)
+        packed = bytes(data[:_HEADER_BYTES])
+        header = _Header.unpack(packed)
+        self._associated = packed + context
         if keys is None:
-            raise DecryptionError(_UNSET, altered=False)
+            raise DecryptionError(f"is encrypted; set {_KEY_SETTINGS[purpose]}", altered=False)
         key = keys.find(header.key_id)
         if key is None:
             raise DecryptionError(
                 f"is encrypted with the key of id {short_id(header.key_id)}, which is not among those that "
-                "hashset.encryption.key_file or hashset.encryption.key_env gives",
+                f"{_KEY_SETTINGS[purpose]} gives",
                 altered=False,
             )
         self._file_key = _file_key(key, header.file_id, purpose)
@@ -277,7 +291,7 @@ def private_memory(size_bytes: int) -> memoryview:
 
 
 def _file_key(key: Key, file_id: bytes, purpose: Purpose) -> bytes:
-    return key.derive(file_id, purpose, KEY_BYTES)
+    return key.derive(file_id, _LABELS[purpose], KEY_BYTES)
 
 
 def _aes_gcm(file_key: bytes) -> AESGCM:
