@@ -14,6 +14,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
 __all__ = [
+    "ByteText",
     "Id",
     "Utc",
     "accounts",
@@ -28,6 +29,7 @@ __all__ = [
     "evidence",
     "feedback",
     "local_entries",
+    "local_keys",
     "metadata",
     "preview_grants",
     "sessions",
@@ -73,6 +75,9 @@ metadata = sa.MetaData(
 # SQLite counts up by itself only where the type is exactly INTEGER.
 Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# Sorted by its bytes, so that an index finds all that begin alike.
+ByteText = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def _id() -> sa.Column[Any]:
     return sa.Column("id", Id, primary_key=True, autoincrement=True)
@@ -112,7 +117,7 @@ case_keys = sa.Table(
     "case_keys",
     metadata,
     sa.Column("case_id", Id, sa.ForeignKey("cases.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("key", ByteText, primary_key=True),
     sa.Index("ix_case_keys_key", "key"),
 )
 """What makes two uploads one matter: the entries they match, else their digest."""
@@ -218,9 +223,20 @@ local_entries = sa.Table(
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("at", Utc, nullable=False),
     sa.Index("ix_local_entries_list_name_seq", "list_name", "seq"),
+    sa.Index("ix_local_entries_list_name_entry_id_seq", "list_name", "entry_id", "seq"),
+    sa.Index("ix_local_entries_case_id", "case_id"),
     sqlite_autoincrement=True,
 )
 """Changes of the local lists, in order: each host applies those after the last one that its hash set has."""
+
+local_keys = sa.Table(
+    "local_keys",
+    metadata,
+    sa.Column("seq", Id, sa.ForeignKey("local_entries.seq", ondelete="CASCADE"), primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Index("ix_local_keys_key", "key"),
+)
+"""The hashes of entries of the local lists, so that what one list says can be looked up when the other is added to."""
 
 evidence = sa.Table(
     "evidence",
@@ -262,8 +278,10 @@ audit_checkpoints = sa.Table(
     sa.Column("digest", sa.LargeBinary, nullable=False),
     sa.Column("at", Utc, nullable=False),
     sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("previous", sa.LargeBinary, nullable=False),
     sa.Column("signature", sa.LargeBinary, nullable=False),
 )
+""":mod:`uploadguard.ledger.checkpoints` signs them; ``previous`` chains each to the one before."""
 
 counts = sa.Table(
     "counts",

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from uploadguard.ledger.schema import Id, Utc
+from uploadguard.ledger.schema import ByteText, Id, Utc
 
 revision = "0001"
 down_revision = None
@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("at", Utc(), nullable=False),
         sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("previous", sa.LargeBinary(), nullable=False),
         sa.Column("signature", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("seq", name="pk_audit_checkpoints"),
     )
@@ -108,6 +109,18 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_local_entries_list_name_seq", "local_entries", ["list_name", "seq"], unique=False)
+    op.create_index(
+        "ix_local_entries_list_name_entry_id_seq", "local_entries", ["list_name", "entry_id", "seq"], unique=False
+    )
+    op.create_index("ix_local_entries_case_id", "local_entries", ["case_id"], unique=False)
+    op.create_table(
+        "local_keys",
+        sa.Column("seq", Id, nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["seq"], ["local_entries.seq"], name="fk_local_keys_seq", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("seq", "key", name="pk_local_keys"),
+    )
+    op.create_index("ix_local_keys_key", "local_keys", ["key"], unique=False)
     op.create_table(
         "case_events",
         sa.Column("id", Id, autoincrement=True, nullable=False),
@@ -124,7 +137,7 @@ def upgrade() -> None:
     op.create_table(
         "case_keys",
         sa.Column("case_id", Id, nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("key", ByteText, nullable=False),
         sa.ForeignKeyConstraint(["case_id"], ["cases.id"], name="fk_case_keys_case_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("case_id", "key", name="pk_case_keys"),
     )
