@@ -7,7 +7,7 @@ then from the spool, and is written once.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,7 +20,10 @@ from uploadguard.ledger import audit, schema
 from uploadguard.ledger.codec import decision_of
 from uploadguard.models import Decision, Verdict
 
-__all__ = ["Plan", "RecordedIds", "add_tasks", "case_keys", "record"]
+__all__ = ["MAX_CASE_UPLOADS", "Plan", "RecordedIds", "add_tasks", "case_keys", "record"]
+
+MAX_CASE_UPLOADS = 500
+"""A case takes in no more: it is decided in one transaction, which those who record wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,53 +103,62 @@ def add_tasks(
     connection: Connection,
     plan: Plan,
     occasion: Occasion,
-    decision_id: int,
+    decisions: int | Collection[int],
     case_id: int | None,
     *,
     case_round: int = 0,
     now: datetime,
 ) -> int:
-    """Put a task into the outbox for each action that wants this occasion; returns how many.
+    """Put a task for each of these decisions, by id, into the outbox of each action that wants this occasion.
 
-    Reports always have the round 0, so that no decision is reported twice to one destination, whatever becomes of its
-    case: for one that is there already nothing is added, but one that was cancelled before it was opened is revived.
+    Returns how many. Reports always have the round 0, so that no decision is reported twice to one destination,
+    whatever becomes of its case: for one that is there already nothing is added, but one that was cancelled is revived,
+    and one that is being taken back is not taken back any more.
     """
+    ids = {decisions} if isinstance(decisions, int) else set(decisions)
+    wanting = {action for action, wanted in plan.occasions.items() if occasion in wanted}
+    if not ids or not wanting:
+        return 0
     if occasion is Occasion.REPORT:
         case_round = 0
-    added = 0
-    for action, wanted in sorted(plan.occasions.items()):
-        if occasion not in wanted:
-            continue
-        tasks = schema.tasks.c
-        present = connection.execute(
-            sa.select(tasks.id, tasks.state, tasks.remote_id).where(
-                tasks.decision_id == decision_id,
-                tasks.action == action,
-                tasks.occasion == occasion.value,
-                tasks.round == case_round,
-            )
-        ).one_or_none()
-        fresh = {"state": State.PENDING.value, "next_at": now, "cancelled": False, "done_at": None, "error": None}
-        if present is None:
-            connection.execute(
-                sa.insert(schema.tasks).values(
-                    key=str(uuid.uuid4()),
-                    action=action,
-                    occasion=occasion.value,
-                    round=case_round,
-                    decision_id=decision_id,
-                    case_id=case_id,
-                    created_at=now,
-                    due_at=now + plan.report_within if occasion is Occasion.REPORT else None,
-                    notes={},
-                    **fresh,
-                )
-            )
-            added += 1
-        elif present.state == State.CANCELLED.value:
-            connection.execute(sa.update(schema.tasks).where(tasks.id == present.id).values(remote_id=None, **fresh))
-            added += 1
-    return added
+    tasks = schema.tasks.c
+    present = connection.execute(
+        sa.select(tasks.id, tasks.decision_id, tasks.action, tasks.state, tasks.cancelled).where(
+            tasks.decision_id.in_(ids),
+            tasks.action.in_(wanting),
+            tasks.occasion == occasion.value,
+            tasks.round == case_round,
+        )
+    ).all()
+    fresh = {"state": State.PENDING.value, "next_at": now, "cancelled": False, "done_at": None, "error": None}
+    there = {(row.decision_id, row.action) for row in present}
+    missing = [
+        {
+            "key": str(uuid.uuid4()),
+            "action": action,
+            "occasion": occasion.value,
+            "round": case_round,
+            "decision_id": decision_id,
+            "case_id": case_id,
+            "created_at": now,
+            "due_at": now + plan.report_within if occasion is Occasion.REPORT else None,
+            "notes": {},
+            **fresh,
+        }
+        for decision_id in sorted(ids)
+        for action in sorted(wanting)
+        if (decision_id, action) not in there
+    ]
+    if missing:
+        connection.execute(sa.insert(schema.tasks), missing)
+    gone = [row.id for row in present if row.state == State.CANCELLED.value]
+    if gone:
+        revived = sa.update(schema.tasks).where(tasks.id.in_(gone)).values(remote_id=None, notes={}, **fresh)
+        connection.execute(revived)
+    leaving = [row.id for row in present if row.cancelled and State(row.state).is_open]
+    if leaving:
+        connection.execute(sa.update(schema.tasks).where(tasks.id.in_(leaving)).values(cancelled=False, next_at=now))
+    return len(missing) + len(gone) + len(leaving)
 
 
 def case_keys(decision: Decision) -> list[str]:
@@ -179,6 +191,7 @@ def _join_or_open(
             sa.select(cases.id, cases.verdict)
             .where(
                 cases.status == "open",
+                cases.uploads < MAX_CASE_UPLOADS,
                 cases.uploader == uploader,
                 cases.tenant.is_(None) if tenant is None else cases.tenant == tenant,
                 cases.opened_at >= decided_at - plan.join_window,
