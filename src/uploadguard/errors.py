@@ -18,6 +18,7 @@
     |   `-- HashSetWriteError  the disk refused a write; the old generation still serves
     |-- SandboxError           the isolation that the settings ask for cannot be had here
     |-- LedgerError
+    |   |-- LedgerDownError    the ledger's database cannot be reached, or is too slow
     |   |-- NotRecordedError   neither the ledger nor its spool took a decision: refuse uploads
     |   |-- UnknownRecordError no case, decision or task of that id
     |   |-- CaseStateError     the case is not in a state in which this can be done
@@ -54,6 +55,7 @@ __all__ = [
     "HashSetError",
     "HashSetWriteError",
     "LeaseLostError",
+    "LedgerDownError",
     "LedgerError",
     "ListError",
     "ListFormatError",
@@ -164,6 +166,10 @@ class SandboxError(UploadguardError):
 
 class LedgerError(UploadguardError):
     """Something is wrong with the ledger: the database of decisions, cases, reports and the audit log."""
+
+
+class LedgerDownError(LedgerError):
+    """The ledger's database cannot be reached, does not answer in time, or its disk is full. Trying again may help."""
 
 
 class NotRecordedError(LedgerError):

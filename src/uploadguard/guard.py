@@ -14,18 +14,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from uploadguard.alarms import Alarm
 from uploadguard.check import CheckOrder, CheckRunner, Timings
 from uploadguard.config import Settings
 from uploadguard.errors import NotReadyError, PluginError, UploadguardError
 from uploadguard.freshness import Freshness
 from uploadguard.hashing import inspection_job, open_sandbox
 from uploadguard.hashset import Generation, Segment, build_segment
+from uploadguard.keeping import open_keeper
 from uploadguard.models import Context, Decision
 from uploadguard.opening import open_hashset
 from uploadguard.plugins import Plugins
@@ -37,7 +39,10 @@ from uploadguard.signals.base import DigestSignal, SignalType, lookup_kinds
 from uploadguard.signals.digests import DIGESTS
 from uploadguard.signals.pdq import Pdq
 from uploadguard.testing import testlist
-from uploadguard.uploads import Data, UploadBuffer, read_upload
+from uploadguard.uploads import Data, Upload, UploadBuffer, read_upload
+
+if TYPE_CHECKING:
+    from uploadguard.ledger.recorder import RecorderStatus
 
 __all__ = ["Guard", "GuardStatus", "StreamingCheck"]
 
@@ -58,7 +63,7 @@ class GuardStatus:
     plugins raised by their names. ``refresh_error`` is why the newest generation on disk is not the one that serves, if
     it is not. ``updated_at`` is when a list was last imported or updated, UTC, and ``stale`` whether that was longer
     ago than ``hashset.stale_after_h``; ``oldest_at`` is when the list was that waits longest. ``sandbox`` is how
-    uploads are isolated, and how the workers are doing.
+    uploads are isolated, and how the workers are doing. ``ledger`` is how decisions are kept; None: they are not.
     """
 
     ready: bool
@@ -73,6 +78,7 @@ class GuardStatus:
     oldest_at: datetime | None
     stale: bool
     sandbox: SandboxStatus
+    ledger: RecorderStatus | None
 
 
 class Guard:
@@ -81,7 +87,7 @@ class Guard:
     Survives ``fork``: threads are started when they are first needed, in the process that needs them.
     """
 
-    def __init__(self, settings: Settings, *, plugins: Mapping[str, object] | None = None) -> None:
+    def __init__(self, settings: Settings, *, plugins: Mapping[str, object] | None = None, record: bool = True) -> None:
         self._settings = settings
         self._plugins = Plugins(settings, tuple((plugins or {}).items()))
         signals = self._plugins.enabled_signals()
@@ -121,6 +127,15 @@ class Guard:
             signal_types={signal.name for signal in (*digest_signals, *job.signals)},
             changed=self._generation_changed,
         )
+        try:
+            self._keeper = (
+                open_keeper(settings, self._plugins, alarm=self._raise_alarm, changed=self.refresh) if record else None
+            )
+        except UploadguardError:
+            self._serving.close()
+            if self._sandbox is not None:
+                self._sandbox.close()
+            raise
         _GUARDS.add(self)
         if self._fail_open:
             log.warning("fail-open settings let uploads through uninspected: %s", ", ".join(self._fail_open))
@@ -146,6 +161,7 @@ class Guard:
         *,
         hashset: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         plugins: Mapping[str, object] | None = None,
+        record: bool = True,
         **overrides: Any,
     ) -> Self:
         """Open a Guard.
@@ -153,12 +169,13 @@ class Guard:
         ``config`` is a TOML file. Without it the environment variable ``UPLOADGUARD_CONFIG`` may name one; and with
         neither, and no ``hashset``, it is ``uploadguard.toml`` in the working directory if that exists, as on the
         command line. ``hashset`` is the hash set's directory, or that table's settings. ``plugins`` are plugin objects
-        by name, beside those that the configuration names. Further keywords override settings:
+        by name, beside those that the configuration names. ``record`` is False for trying things out: nothing is kept
+        in the ledger that the configuration names. Further keywords override settings:
         ``media={"max_pixels": 10_000_000}``.
 
         Raises :class:`~uploadguard.errors.ConfigError`, :class:`~uploadguard.errors.HashSetError`,
-        :class:`~uploadguard.errors.PluginError`, or :class:`~uploadguard.errors.SandboxError` where uploads cannot be
-        isolated as ``sandbox.isolation`` asks for.
+        :class:`~uploadguard.errors.LedgerError`, :class:`~uploadguard.errors.PluginError`, or
+        :class:`~uploadguard.errors.SandboxError` where uploads cannot be isolated as ``sandbox.isolation`` asks for.
         """
         if isinstance(hashset, Mapping):
             overrides["hashset"] = hashset
@@ -166,12 +183,14 @@ class Guard:
             overrides["hashset"] = {"path": Path(hashset)}
         elif config is None and not os.environ.get("UPLOADGUARD_CONFIG") and Path(_DEFAULT_CONFIG).is_file():
             config = _DEFAULT_CONFIG
-        return cls(Settings.load(config, **overrides), plugins=plugins)
+        return cls(Settings.load(config, **overrides), plugins=plugins, record=record)
 
     @property
     def ready(self) -> bool:
-        """Whether checks can answer: a hash set with entries is loaded, or the configuration allows an empty one."""
-        return not self._closed and self._can_answer(self._serving.current())
+        """Whether checks can answer: a hash set with entries is loaded, or the configuration allows an empty one; and
+        decisions can be kept, where they are."""
+        refusing = self._keeper is not None and self._keeper.refusing
+        return not self._closed and not refusing and self._can_answer(self._serving.current())
 
     @property
     def settings(self) -> Settings:
@@ -186,7 +205,8 @@ class Guard:
     def check(self, data: Data, *, context: Context | None = None) -> Decision:
         """Check one upload: bytes, a path, or a binary file object (read from where it stands, and put back there).
 
-        Raises :class:`~uploadguard.errors.NotReadyError` while there is nothing to check against, and
+        Raises :class:`~uploadguard.errors.NotReadyError` while there is nothing to check against,
+        :class:`~uploadguard.errors.NotRecordedError` while decisions cannot be kept (refuse uploads: 503), and
         :class:`~uploadguard.errors.MediaReadError` if the bytes cannot be read. Whatever is wrong with the media
         itself is in the decision.
         """
@@ -209,6 +229,7 @@ class Guard:
         """How this Guard is doing."""
         served = self._serving.current()
         error = self._serving.last_error
+        ledger = self._keeper.status() if self._keeper is not None else None
         with self._counting:
             return GuardStatus(
                 ready=self.ready,
@@ -223,6 +244,7 @@ class Guard:
                 oldest_at=served.oldest_at,
                 stale=self._freshness.is_stale(served.updated_at),
                 sandbox=self._sandbox.status() if self._sandbox is not None else _NOT_ISOLATED,
+                ledger=ledger,
             )
 
     def prewarm(self) -> SandboxStatus:
@@ -270,6 +292,8 @@ class Guard:
         self._pools.close()
         if self._sandbox is not None:
             self._sandbox.close()
+        if self._keeper is not None:
+            self._keeper.close()
         self._serving.close()
 
     def __enter__(self) -> Self:
@@ -284,6 +308,8 @@ class Guard:
         self._counting = threading.Lock()
         self._serving.after_fork()
         self._pools.after_fork()
+        if self._keeper is not None:
+            self._keeper.after_fork()
 
     async def _on_thread(self, work: Callable[[_Call], Decision]) -> Decision:
         """Run a check on a thread of the Guard's; cancelling the waiting task stops the work."""
@@ -317,6 +343,8 @@ class Guard:
                 "the hash set is empty of hashes that checks use, so nothing could ever match: import a list with "
                 "'uploadguard lists add', enable its signal types, or set hashset.allow_empty"
             )
+        if self._keeper is not None:
+            self._keeper.require()
         return served.generation
 
     def _check(self, data: Data, context: Context, call: _Call | None = None) -> Decision:
@@ -327,12 +355,23 @@ class Guard:
         upload = read_upload(data, self._runner.new_digest(), self._settings.media.max_file_bytes)
         timings.lap("read")
         order = self._order(call, time.monotonic() - reading)
-        return self._announce(*self._runner.run(upload, context, generation, timings, order), context)
+        return self._conclude(upload, context, generation, timings, order)
 
     def _finish(self, buffer: UploadBuffer, context: Context, call: _Call | None = None) -> Decision:
         order = self._order(call or _Call(time.monotonic()), 0.0)
         generation = self._generation()
-        return self._announce(*self._runner.run(buffer.finish(), context, generation, Timings(), order), context)
+        return self._conclude(buffer.finish(), context, generation, Timings(), order)
+
+    def _conclude(
+        self, upload: Upload, context: Context, generation: Generation, timings: Timings, order: CheckOrder
+    ) -> Decision:
+        """Decide, keep the decision, and only then tell of it."""
+        decision, errors = self._runner.run(upload, context, generation, timings, order)
+        if self._keeper is not None:
+            self._keeper.keep(decision, context, upload.content)
+            timings.lap("record")
+            decision = replace(decision, timings_ms=timings.finish())
+        return self._announce(decision, errors, context)
 
     def _order(self, call: _Call, read_s: float) -> CheckOrder:
         """A check's time runs from the call, without the reading of its upload."""
@@ -357,6 +396,10 @@ class Guard:
             log.error("%s", answer)
             with self._counting:
                 self._plugin_errors[answer.plugin] += 1
+
+    def _raise_alarm(self, alarm: Alarm) -> None:
+        for _, answer in self._plugins.call_each("uploadguard_alarm", alarm=alarm):
+            self._count_plugin_error(answer)
 
     def _generation_changed(self, number: int) -> None:
         for _, answer in self._plugins.call_each("uploadguard_generation_changed", generation=number):

@@ -87,7 +87,7 @@ def run_bench(
     machine = describe_machine()
     percentiles = sorted({*PERCENTILES, *(budget.percentile for budget in budgets)})
     needed = samples_needed(percentiles)
-    with Guard(deployment.settings()) as guard:
+    with Guard(deployment.settings(), record=False) as guard:
         found = find_pictures(paths) if paths else draw_pictures(directory, lambda n: show("drawing pictures", n, 3))
         wanted = max(needed, len(found))
         latencies = measure_latencies(

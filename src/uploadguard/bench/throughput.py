@@ -126,7 +126,7 @@ def _receive(pipe: Connection, timeout_s: float) -> Any:
 def _work(pipe: Connection, deployment: Deployment, paths: Sequence[Path], duration_s: float) -> None:
     """One worker: warms up, says so, waits for the start, and sends its seconds and each check's milliseconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    with Guard(deployment.settings()) as guard, contextlib.suppress(EOFError, BrokenPipeError):
+    with Guard(deployment.settings(), record=False) as guard, contextlib.suppress(EOFError, BrokenPipeError):
         warm_up(guard, paths)
         pipe.send(None)
         pipe.recv()

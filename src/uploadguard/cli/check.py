@@ -68,7 +68,7 @@ def check(
         report_warning(f"the configuration has no tenant {tenant!r}: the rules for all apply")
     codes: set[Exit] = set()
     table = None if as_json else StreamedTable(files, "File", _COLUMNS, "Match")
-    with Guard(settings) as guard:
+    with Guard(settings, record=False) as guard:
         guard.prewarm()
         for name in files:
             context = Context(filename=name if name != STDIN else None, tenant=tenant)

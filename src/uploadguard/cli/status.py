@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +55,22 @@ def _rows(found: GuardStatus, codecs: dict[str, str]) -> Iterator[tuple[str, str
     yield "entries", f"{found.entries:,}"
     yield "last updated", _age(found.updated_at) + (": stale" if found.stale else "")
     yield "oldest list", _age(found.oldest_at)
+    yield "decisions", _kept(found)
     yield "fail open", ", ".join(found.fail_open) or "nothing"
     yield "isolation", found.sandbox.isolation
     if found.sandbox.pool is not None:
         for name, value in found.sandbox.layers.to_dict().items():
             yield f"  {name}", str(value) if type(value) is int and value else "in force" if value else "not to be had"
     yield from codecs.items()
+
+
+def _kept(found: GuardStatus) -> str:
+    if found.ledger is None:
+        return "not kept: ledger.path is not set"
+    waiting = f"; {found.ledger.spool.files} file(s) in the spool" if found.ledger.spool.files else ""
+    where = {"database": "kept in the database", "spool": "kept in the spool", "refusing": "refused"}
+    error = f": {found.ledger.error}" if found.ledger.error is not None else ""
+    return where[found.ledger.into] + error + waiting
 
 
 def _age(updated_at: datetime | None) -> str:
@@ -78,6 +89,7 @@ def _record(found: GuardStatus, codecs: dict[str, str], holes: list[Hole]) -> di
         "updated_at": found.updated_at.isoformat() if found.updated_at is not None else None,
         "oldest_at": found.oldest_at.isoformat() if found.oldest_at is not None else None,
         "stale": found.stale,
+        "ledger": asdict(found.ledger) if found.ledger is not None else None,
         "fail_open": list(found.fail_open),
         "isolation": found.sandbox.isolation,
         "layers": found.sandbox.layers.to_dict() if found.sandbox.pool is not None else None,

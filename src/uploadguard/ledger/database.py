@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from uploadguard.errors import ConfigError, LedgerError
+from uploadguard.errors import ConfigError, LedgerDownError, LedgerError
 from uploadguard.ledger import schema
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sa.exc.OperationalError as error:
-            raise LedgerError(f"the ledger's database cannot be used: {_first_line(error)}") from error
+        except (sa.exc.DataError, sa.exc.IntegrityError) as error:
+            raise LedgerError(f"the ledger's database refused a value: {_first_line(error)}") from error
         except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
-            raise LedgerError(f"the ledger's database failed: {_first_line(error)}") from error
+            raise LedgerDownError(f"the ledger's database cannot be used: {_first_line(error)}") from error
         except sa.exc.SQLAlchemyError as error:
             raise LedgerError(f"the ledger's database failed: {type(error).__name__}") from error
 
@@ -182,8 +182,12 @@ def database_url(settings: Settings) -> str | None:
     return f"sqlite:///{ledger.path / SQLITE_NAME}"
 
 
-def open_database(settings: Settings, *, create: bool = False, timeout_s: float | None = None) -> Database:
+def open_database(
+    settings: Settings, *, create: bool = False, timeout_s: float | None = None, check: bool = True
+) -> Database:
     """The ledger's database, which must be there and of this version; ``create`` makes it, or brings it up to date.
+
+    Without ``check`` it is not looked at now. ``timeout_s`` bounds each wait for it, 10 by default.
 
     Raises :class:`~uploadguard.errors.LedgerError`, :class:`~uploadguard.errors.ConfigError`.
     """
@@ -203,7 +207,7 @@ def open_database(settings: Settings, *, create: bool = False, timeout_s: float 
             upgrade(database)
             if database.is_sqlite:
                 (path / SQLITE_NAME).chmod(0o600)
-        else:
+        elif check:
             require_current(database, path / SQLITE_NAME if database.is_sqlite else None)
     except BaseException:
         database.close()

@@ -1,0 +1,158 @@
+"""The ledger of one process: its database with all that works on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Self
+
+from uploadguard.actions import Action
+from uploadguard.alarms import Alarm
+from uploadguard.errors import LedgerDownError
+from uploadguard.ledger.database import Database, open_database
+from uploadguard.ledger.recorder import Recorder, drain_spool
+from uploadguard.ledger.recording import Plan
+from uploadguard.ledger.spool import Spool
+from uploadguard.logs import log
+
+if TYPE_CHECKING:
+    from uploadguard.config import Settings
+    from uploadguard.hashset import HashSet
+    from uploadguard.ledger.cases import Cases
+    from uploadguard.ledger.checkpoints import Checkpointer
+    from uploadguard.ledger.evidence import EvidenceRoom
+    from uploadguard.ledger.outbox import Outbox
+    from uploadguard.ledger.outbox_worker import OutboxWorker
+    from uploadguard.ledger.vault import Vault
+    from uploadguard.plugins import Plugins
+
+__all__ = ["Ledger", "plan_of"]
+
+_SPOOL = "spool"
+_LEAST_TIMEOUT_S = 1.0
+
+Chore = tuple[float, Callable[[], object]]
+
+
+def plan_of(settings: Settings, actions: Mapping[str, Action]) -> Plan:
+    """What the settings and these actions say of recording."""
+    return Plan.of(
+        actions.values(),
+        join_window=timedelta(hours=settings.ledger.join_window_h),
+        report_within=timedelta(hours=settings.outbox.report_within_h),
+        block_opens_case=settings.ledger.block_opens_case,
+    )
+
+
+class Ledger:
+    """Shared between threads. Its parts are made when they are first asked for."""
+
+    def __init__(self, settings: Settings, plugins: Plugins, database: Database) -> None:
+        assert settings.ledger.path is not None
+        self.settings = settings
+        self.database = database
+        self.actions = plugins.actions
+        self.plan = plan_of(settings, plugins.actions)
+        self.spool = Spool(settings.ledger.path / _SPOOL)
+        self._plugins = plugins
+
+    @classmethod
+    def open(cls, settings: Settings, plugins: Plugins, *, timeout_s: float | None = None, needed: bool = True) -> Self:
+        """Open the ledger that the settings name. ``timeout_s`` bounds each wait for the database.
+
+        A database that is down is no error unless it is ``needed``: decisions then go to the spool. Raises
+        :class:`~uploadguard.errors.LedgerError`, :class:`~uploadguard.errors.ConfigError`.
+        """
+        try:
+            database = open_database(settings, timeout_s=timeout_s)
+        except LedgerDownError as error:
+            if needed:
+                raise
+            log.error("the ledger's database is down, and decisions go to the spool: %s", error)
+            database = open_database(settings, timeout_s=timeout_s, check=False)
+        return cls(settings, plugins, database)
+
+    def recorder(self, alarm: Callable[[Alarm], None]) -> Recorder:
+        """What records decisions."""
+        return Recorder(
+            self.database, self.spool, self.plan, timeout_s=self.settings.ledger.write_timeout_s, alarm=alarm
+        )
+
+    @cached_property
+    def vault(self) -> Vault | None:
+        """Where files are preserved, if they are."""
+        from uploadguard.ledger.vault import open_vault
+
+        return open_vault(self.settings, self._plugins.evidence_key())
+
+    @cached_property
+    def cases(self) -> Cases:
+        """The review cases."""
+        from uploadguard.ledger.cases import Cases
+
+        return Cases(self.database, self.plan, two_person=self.settings.ledger.two_person)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """The tasks."""
+        from uploadguard.ledger.outbox import Outbox
+
+        return Outbox(self.database, self.settings.outbox)
+
+    @cached_property
+    def evidence(self) -> EvidenceRoom:
+        """The preserved files, and who may see them."""
+        from uploadguard.ledger.evidence import EvidenceRoom
+        from uploadguard.preview import make_preview
+
+        return EvidenceRoom(
+            self.database, self.vault, lambda data, clear: make_preview(data, self.settings, clear=clear)
+        )
+
+    @cached_property
+    def checkpointer(self) -> Checkpointer:
+        """What signs the audit log now and then."""
+        from uploadguard.ledger.checkpoints import Checkpointer
+
+        return Checkpointer(self.database, self.settings)
+
+    def worker(self, alarm: Callable[[Alarm], None]) -> OutboxWorker:
+        """A worker that carries tasks out."""
+        from uploadguard.ledger.outbox_worker import OutboxWorker
+
+        return OutboxWorker(
+            self.database,
+            self.actions,
+            self.settings.outbox,
+            evidence=self.evidence.for_action if self.vault is not None else None,
+            alarm=alarm,
+        )
+
+    def chores(self, hashset: HashSet | None = None) -> Sequence[Chore]:
+        """What must be done now and then, by at least one process: seconds between, and a function."""
+        found: list[Chore] = [(2.0, partial(drain_spool, self.database, self.spool, self.plan))]
+        if self.settings.ledger.signing_key_file is not None:
+            found.append((30.0, self.checkpointer.run_if_due))
+        if self.vault is not None:
+            found.append((3600.0, self.evidence.sweep))
+        if hashset is not None:
+            found.append((2.0, partial(self.apply_local_lists, hashset)))
+        return found
+
+    def apply_local_lists(self, hashset: HashSet) -> bool:
+        """Bring what reviewers confirmed and dismissed into this host's hash set; returns whether there was news."""
+        from uploadguard.ledger.locallists import apply_local_lists
+        from uploadguard.signals.base import lookup_kinds
+
+        return apply_local_lists(self.database, hashset, lookup_kinds(self._plugins.signal_types.values()))
+
+    def close(self) -> None:
+        """Let go of the spool and the database."""
+        self.spool.close()
+        self.database.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's connections and files alone."""
+        self.database.after_fork()
+        self.spool.after_fork()
