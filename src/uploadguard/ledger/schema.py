@@ -157,6 +157,9 @@ decisions = sa.Table(
     sqlite_autoincrement=True,
 )
 
+OPEN_TASKS = sa.text("state IN ('pending', 'opened', 'finishing')")
+"""Tasks that a worker still has something to do for; in a query, these words let the index of them be used."""
+
 tasks = sa.Table(
     "tasks",
     metadata,
@@ -178,20 +181,19 @@ tasks = sa.Table(
     sa.Column("notes", sa.JSON, nullable=False),
     sa.Column("error", sa.Text),
     sa.Column("cancelled", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("refused_in", sa.Text),
     sa.Column("alarmed_at", Utc),
     sa.Column("done_at", Utc),
+    sa.Column("claim_order", Utc, sa.Computed("coalesce(due_at, created_at)", persisted=True)),
     sa.UniqueConstraint("decision_id", "action", "occasion", "round"),
     sa.Index("ix_tasks_case_id", "case_id"),
-    sa.Index(
-        "ix_tasks_open",
-        "next_at",
-        postgresql_where=sa.text("state IN ('pending', 'opened', 'finishing')"),
-        sqlite_where=sa.text("state IN ('pending', 'opened', 'finishing')"),
-    ),
+    sa.Index("ix_tasks_open", "action", "claim_order", postgresql_where=OPEN_TASKS, sqlite_where=OPEN_TASKS),
     sa.Index("ix_tasks_state_action", "state", "action"),
     sqlite_autoincrement=True,
 )
-"""The outbox. ``round`` is the case's, but 0 for reports: no upload is ever reported twice to one destination."""
+"""The outbox. ``round`` is the case's, but 0 for reports: no upload is ever reported twice to one destination.
+``refused_in`` is the state that a refused task goes back to when it is tried again. ``claim_order`` is what workers go
+by: a report's deadline, and for a callback when it was asked for."""
 
 feedback = sa.Table(
     "feedback",
