@@ -31,7 +31,17 @@ from uploadguard.storage.keys import KEY_BYTES, KEY_ID_BYTES, Key, Keys, short_i
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["CHUNK_BYTES", "DecryptionError", "Decryptor", "Encryptor", "Purpose", "decrypt", "encrypt", "key_id_of"]
+__all__ = [
+    "CHUNK_BYTES",
+    "HEADER_BYTES",
+    "DecryptionError",
+    "Decryptor",
+    "Encryptor",
+    "Purpose",
+    "decrypt",
+    "encrypt",
+    "key_id_of",
+]
 
 Purpose = Literal["segment", "manifest", "evidence"]
 
@@ -42,7 +52,7 @@ _MAGIC = b"\x89UGE\r\n\x1a\n"
 _VERSION = 1
 _HEADER = struct.Struct("<8sII32s16s")
 _CHECKSUM_BYTES = 32
-_HEADER_BYTES = _HEADER.size + _CHECKSUM_BYTES
+HEADER_BYTES = _HEADER.size + _CHECKSUM_BYTES
 _FILE_ID_BYTES = 32
 _TAG_BYTES = 16
 _NONCE_NUMBER_BYTES = 11
@@ -82,7 +92,7 @@ class _Header:
     @classmethod
     def unpack(cls, data: bytes) -> _Header:
         body = data[: _HEADER.size]
-        if len(data) < _HEADER_BYTES or hashlib.sha256(body).digest() != data[_HEADER.size :]:
+        if len(data) < HEADER_BYTES or hashlib.sha256(body).digest() != data[_HEADER.size :]:
             raise DecryptionError("its header is altered or cut short", altered=True)
         _, version, chunk_bytes, file_id, key_id = _HEADER.unpack(body)
         if version != _VERSION:
@@ -159,7 +169,7 @@ class Encryptor:
         """Write the chunk that is full, of which now is clear that it is not the last; of the first only its room."""
         if self._number == 0:
             self._first, self._pending = self._pending, bytearray()
-            self._output.write(bytes(_HEADER_BYTES + len(self._first) + _TAG_BYTES))
+            self._output.write(bytes(HEADER_BYTES + len(self._first) + _TAG_BYTES))
         else:
             self._output.write(self._seal(self._pending, self._number, last=False))
             self._pending.clear()
@@ -175,7 +185,7 @@ class Decryptor:
     def __init__(self, data: memoryview, keys: Keys | None, purpose: Purpose, *, context: bytes = b"") -> None:
         """``data`` is the whole file, mapped or in memory. Raises :class:`DecryptionError`."""
         self._data = data
-        packed = bytes(data[:_HEADER_BYTES])
+        packed = bytes(data[:HEADER_BYTES])
         header = _Header.unpack(packed)
         self._associated = packed + context
         if keys is None:
@@ -190,7 +200,7 @@ class Decryptor:
         self._file_key = _file_key(key, header.file_id, purpose)
         self._chunk_bytes = header.chunk_bytes
         sealed_bytes = header.chunk_bytes + _TAG_BYTES
-        stored_bytes = len(data) - _HEADER_BYTES
+        stored_bytes = len(data) - HEADER_BYTES
         self._chunks = -(-stored_bytes // sealed_bytes)
         self.size_bytes = stored_bytes - self._chunks * _TAG_BYTES
         last_bytes = self.size_bytes - (self._chunks - 1) * header.chunk_bytes
@@ -244,11 +254,11 @@ class Decryptor:
         for start in range(first, behind, window):
             numbers = range(start, min(start + window, behind))
             if mapped is not None and behind - first > window:
-                place = (_HEADER_BYTES + numbers.stop * step) & -mmap.PAGESIZE
+                place = (HEADER_BYTES + numbers.stop * step) & -mmap.PAGESIZE
                 if place < len(mapped):
                     mapped.madvise(mmap.MADV_WILLNEED, place, min(window * step, len(mapped) - place))
             for number in numbers:
-                place = _HEADER_BYTES + number * step
+                place = HEADER_BYTES + number * step
                 yield number, self._data[place : place + step]
             if mapped is not None:
                 mapped.madvise(mmap.MADV_DONTNEED)
