@@ -25,7 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from uploadguard.models import Context, Decision
 
-__all__ = ["Action", "Evidence", "Journal", "Occasion", "Receipt", "State", "Task"]
+__all__ = ["Action", "Evidence", "Journal", "Occasion", "Receipt", "SelectiveAction", "State", "Task"]
 
 
 class Occasion(enum.StrEnum):
@@ -158,3 +158,11 @@ class Action(Protocol):
         Raises :class:`~uploadguard.errors.PostponedError` (try again; later than the usual wait if it says so) or
         :class:`~uploadguard.errors.RefusedError` (a person must look). Anything else it raises counts as postponed.
         """
+
+
+@runtime_checkable
+class SelectiveAction(Action, Protocol):
+    """An action that does not want a task for each decision."""
+
+    def wants(self, decision: Decision, context: Context, occasion: Occasion) -> bool:
+        """Whether it wants a task for this. Asked in the transaction that records it: no I/O. Raising means yes."""

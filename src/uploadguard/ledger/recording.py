@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from uploadguard.actions import Action, Occasion, State
+from uploadguard.actions import Action, Occasion, SelectiveAction, State
 from uploadguard.ledger import audit, schema
-from uploadguard.ledger.codec import decision_of
+from uploadguard.ledger.codec import Recorded, decision_of, from_record
+from uploadguard.logs import log
 from uploadguard.models import Decision, Verdict
 
 __all__ = ["MAX_CASE_UPLOADS", "Plan", "RecordedIds", "add_tasks", "case_keys", "record"]
@@ -30,18 +31,24 @@ MAX_CASE_UPLOADS = 500
 class Plan:
     """What the settings and the actions say of recording.
 
-    ``occasions`` has what each action wants tasks for, by its name.
+    ``occasions`` has what each action wants tasks for, by its name; ``selective`` those that are asked each time.
     """
 
     occasions: Mapping[str, frozenset[Occasion]]
     join_window: timedelta = timedelta(hours=24)
     report_within: timedelta = timedelta(hours=24)
     block_opens_case: bool = False
+    selective: Mapping[str, SelectiveAction] = field(default_factory=dict)
 
     @classmethod
     def of(cls, actions: Iterable[Action], **values: Any) -> Plan:
         """The plan for these actions."""
-        return cls({action.name: action.occasions for action in actions}, **values)
+        all_of_them = list(actions)
+        return cls(
+            {action.name: action.occasions for action in all_of_them},
+            selective={action.name: action for action in all_of_them if isinstance(action, SelectiveAction)},
+            **values,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,8 @@ def add_tasks(
     ).all()
     fresh = {"state": State.PENDING.value, "next_at": now, "cancelled": False, "done_at": None, "error": None}
     there = {(row.decision_id, row.action) for row in present}
+    pairs = [(one, action) for one in sorted(ids) for action in sorted(wanting) if (one, action) not in there]
+    declined = _declined(connection, plan, occasion, pairs)
     missing = [
         {
             "key": str(uuid.uuid4()),
@@ -145,9 +154,8 @@ def add_tasks(
             "notes": {},
             **fresh,
         }
-        for decision_id in sorted(ids)
-        for action in sorted(wanting)
-        if (decision_id, action) not in there
+        for decision_id, action in pairs
+        if (decision_id, action) not in declined
     ]
     if missing:
         connection.execute(sa.insert(schema.tasks), missing)
@@ -159,6 +167,33 @@ def add_tasks(
     if leaving:
         connection.execute(sa.update(schema.tasks).where(tasks.id.in_(leaving)).values(cancelled=False, next_at=now))
     return len(missing) + len(gone) + len(leaving)
+
+
+def _declined(
+    connection: Connection, plan: Plan, occasion: Occasion, pairs: Collection[tuple[int, str]]
+) -> set[tuple[int, str]]:
+    """Those of the pairs of decision and action in which the action does not want a task for the decision."""
+    asked = [pair for pair in pairs if pair[1] in plan.selective]
+    if not asked:
+        return set()
+    decisions = schema.decisions.c
+    rows = connection.execute(
+        sa.select(decisions.id, decisions.record).where(decisions.id.in_({decision_id for decision_id, _ in asked}))
+    )
+    found = {row.id: from_record(row.record) for row in rows}
+    return {
+        (decision_id, action)
+        for decision_id, action in asked
+        if not _wants(plan.selective[action], found[decision_id], occasion)
+    }
+
+
+def _wants(action: SelectiveAction, found: Recorded, occasion: Occasion) -> bool:
+    try:
+        return action.wants(found.decision, found.context, occasion)
+    except Exception as error:  # noqa: BLE001 - a plugin's fault must lose no report
+        log.error("action %s: wants raised %s; taken for yes", action.name, type(error).__name__)
+        return True
 
 
 def case_keys(decision: Decision) -> list[str]:
