@@ -251,9 +251,13 @@ evidence = sa.Table(
     sa.Column("media_type", sa.Text),
     sa.Column("stored_at", Utc, nullable=False),
     sa.Column("keep_until", Utc),
+    sa.Column("viewed_at", Utc),
     sa.Column("destroyed_at", Utc),
+    sa.Index("ix_evidence_file", "file"),
     sqlite_autoincrement=True,
 )
+"""Preserved files. ``viewed_at``: when somebody was first shown all of it, in the clear. One with ``destroyed_at`` is
+gone, or about to be, and opened no more."""
 
 audit = sa.Table(
     "audit",

@@ -185,12 +185,14 @@ def upgrade() -> None:
         sa.Column("media_type", sa.Text()),
         sa.Column("stored_at", Utc(), nullable=False),
         sa.Column("keep_until", Utc()),
+        sa.Column("viewed_at", Utc()),
         sa.Column("destroyed_at", Utc()),
         sa.ForeignKeyConstraint(["decision_id"], ["decisions.id"], name="fk_evidence_decision_id"),
         sa.PrimaryKeyConstraint("id", name="pk_evidence"),
         sa.UniqueConstraint("decision_id", name="uq_evidence_decision_id"),
         sqlite_autoincrement=True,
     )
+    op.create_index("ix_evidence_file", "evidence", ["file"])
     op.create_table(
         "tasks",
         sa.Column("id", Id, autoincrement=True, nullable=False),
