@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uploadguard.config import Settings, TenantPolicySettings
     from uploadguard.policy import SignalDefaults
 
-__all__ = ["config_error", "cross_checks", "problems_of", "rule_problems"]
+__all__ = ["config_error", "cross_checks", "problems_of", "rule_problems", "sentences_of"]
 
 _LONGEST_SHOWN = 40
 
@@ -36,20 +36,25 @@ def config_error(problems: Sequence[Problem], origin: Origin) -> ConfigError:
 
 def problems_of(error: ValidationError, model: type[BaseModel], origin: Origin) -> list[Problem]:
     """A validation error's problems, each placed where its value came from."""
-    problems = []
+    return [origin.problem(path, text) for path, text in sentences_of(error, model)]
+
+
+def sentences_of(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[KeyPath, str]]:
+    """A validation error's problems: below ``model``, where, and what is wrong there."""
     for detail in error.errors(include_url=False):
         path: KeyPath = detail["loc"]
         node, parent = root(model), root(model)
         for part in path:
             parent, node = node, child(node, part) or Node(Any)
-        problems.append(origin.problem(path, _sentence(detail, path, node, parent, model)))
-    return problems
+        yield path, _sentence(detail, path, node, parent, model)
 
 
 def _sentence(detail: Mapping[str, Any], path: KeyPath, node: Node, parent: Node, model: type[BaseModel]) -> str:
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         return _unknown_key(str(path[-1]), parent, model)
+    if kind == "missing":
+        return "is missing"
     if kind == "value_error":
         return str(detail["ctx"]["error"])
     if kind in ("too_short", "string_too_short"):

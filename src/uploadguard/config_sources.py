@@ -187,6 +187,22 @@ def _resolve_paths(values: dict[str, Any], model: type[BaseModel], directory: Pa
             value = table.get(setting.path[-1], setting.default)
             if isinstance(value, str | Path) and str(value):
                 table[setting.path[-1]] = directory / value
+    _resolve_action_paths(values, directory)
+
+
+def _resolve_action_paths(values: dict[str, Any], directory: Path) -> None:
+    """The same in the tables of ``[actions]``, which plugins describe: for ``path`` and what ends in ``_file``."""
+    tables = values.get("actions")
+    waiting = list(tables.values()) if isinstance(tables, dict) else []
+    while waiting:
+        table = waiting.pop()
+        if not isinstance(table, dict):
+            continue
+        for key, value in table.items():
+            if isinstance(value, dict):
+                waiting.append(value)
+            elif isinstance(value, str) and value and (key == "path" or key.endswith("_file")):
+                table[key] = str(directory / value)
 
 
 def _node_at(model: type[BaseModel], path: KeyPath) -> Node | None:

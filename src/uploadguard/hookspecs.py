@@ -59,13 +59,23 @@ def uploadguard_actions(tables: Mapping[str, Mapping[str, Any]]) -> Sequence[Act
 
     ``tables`` are the configuration's ``[actions.NAME]``, by name, each with a ``kind``. A plugin makes an action of
     each table of its own kinds, named as the table, and raises :class:`~uploadguard.errors.ConfigError` for a wrong
-    one. It may add others, which need no table.
+    one. It may add others, which need no table. In tables of a file, ``path`` and keys that end in ``_file`` are
+    already resolved against that file's directory.
     """
 
 
 @hookspec
 def uploadguard_alarm(alarm: Alarm) -> None:
     """Told of what an operator must look at: a report that is late or refused, too many open cases, a broken spool."""
+
+
+@hookspec
+def uploadguard_evidence_key() -> bytes | None:
+    """The key that preserved files are encrypted with, 32 bytes, or None. One plugin may give one.
+
+    Asked once, when the ledger opens, and only where ``evidence.path`` is set. For a key that lies in a key management
+    service. Keys of the settings then only read.
+    """
 
 
 @hookspec

@@ -6,7 +6,7 @@ are called plugin by plugin, so that one that raises is named and never takes an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +16,7 @@ from uploadguard import hookspecs
 from uploadguard.actions import Action
 from uploadguard.config import Settings
 from uploadguard.config_schema import closest
+from uploadguard.destinations import builtin_actions
 from uploadguard.errors import ConfigError, PluginError
 from uploadguard.hookspecs import PROJECT, hookimpl
 from uploadguard.lists import BUILTIN_READERS
@@ -26,6 +27,7 @@ from uploadguard.signals.base import SignalType
 from uploadguard.signals.digests import DIGESTS
 from uploadguard.signals.imagehashes import IMAGE_HASHES, ImageHashSignal
 from uploadguard.signals.pdq import Pdq
+from uploadguard.storage.keys import KEY_BYTES
 from uploadguard.telemetry.metrics import Metrics
 from uploadguard.telemetry.traces import Traces
 
@@ -51,7 +53,7 @@ class Origin(NamedTuple):
 
 
 class Builtins:
-    """The built-in signal types, decoders and list readers, as a plugin."""
+    """The built-in signal types, decoders, list readers and kinds of actions, as a plugin."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -75,6 +77,11 @@ class Builtins:
     def uploadguard_list_readers(self) -> Sequence[ListReader]:
         """TXT, CSV, JSON lines, VICS and ICSE."""
         return BUILTIN_READERS
+
+    @hookimpl
+    def uploadguard_actions(self, tables: Mapping[str, Mapping[str, Any]]) -> Sequence[Action]:
+        """Files, webhooks and XARF reports."""
+        return builtin_actions(tables, self._settings.error)
 
 
 class Plugins:
@@ -141,6 +148,25 @@ class Plugins:
             if isinstance(signal, ImageHashSignal):
                 signal.require_package()
         return signals
+
+    def evidence_key(self) -> bytes | None:
+        """The key that a plugin gives for preserved files; None where none does.
+
+        Raises :class:`~uploadguard.errors.PluginError` for one that raises, that gives what is no key, and for a second
+        one.
+        """
+        found: bytes | None = None
+        for plugin, answer in self.call_each("uploadguard_evidence_key"):
+            if isinstance(answer, PluginError):
+                raise answer
+            if answer is None:
+                continue
+            if not isinstance(answer, bytes) or len(answer) != KEY_BYTES:
+                raise PluginError(plugin, f"uploadguard_evidence_key must give {KEY_BYTES} bytes, or None")
+            if found is not None:
+                raise PluginError(plugin, "uploadguard_evidence_key gave a key, and another plugin gave one before")
+            found = answer
+        return found
 
     def has(self, hook: str) -> bool:
         """Whether any plugin implements the hook: lets the check path skip those that none does."""
