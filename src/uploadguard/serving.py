@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from uploadguard.errors import HashSetError, NotReadyError
 from uploadguard.hashset import Generation, HashSet, Segment
+from uploadguard.lists.local import LOCAL_LISTS
 from uploadguard.logs import log
 
 __all__ = ["Served", "Serving"]
@@ -31,7 +32,7 @@ class Served(NamedTuple):
 
     The built-in test list's do not, and none does where no list has a hash of a signal type that checks use.
     ``updated_at`` is when a deny list was last imported or updated, and ``oldest_at`` when the one was that waits
-    longest; UTC.
+    longest; UTC. The local lists, which reviewers feed, do not count.
     """
 
     generation: Generation
@@ -173,7 +174,8 @@ class Serving:
             for name, count in info.hashes.items()
             if name in self._signal_types
         )
-        updated = [info.updated_at for info in stored.lists if info.role == "deny"]
+        # What reviewers decide says nothing of whether the lists of others still come.
+        updated = [info.updated_at for info in stored.lists if info.role == "deny" and info.name not in LOCAL_LISTS]
         return Served(
             served, stored.entries_total if hashes else 0, max(updated, default=None), min(updated, default=None)
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -23,14 +23,10 @@ from uploadguard.ledger.codec import decision_of
 from uploadguard.ledger.outbox import cancel_tasks
 from uploadguard.ledger.people import Person
 from uploadguard.ledger.recording import Plan, add_tasks
+from uploadguard.lists.local import CONFIRMED_LIST, DISMISSED_LIST, LOCAL_LISTS
 from uploadguard.models import Decision, Hash, Verdict
 
-__all__ = ["CONFIRMED_LIST", "DISMISSED_LIST", "LOCAL_LISTS", "Remember", "Ruling", "carry_out", "take_back"]
-
-CONFIRMED_LIST: Final = "uploadguard-confirmed"
-DISMISSED_LIST: Final = "uploadguard-dismissed"
-LOCAL_LISTS: Final = {CONFIRMED_LIST: "deny", DISMISSED_LIST: "allow"}
-"""The local lists, with their roles."""
+__all__ = ["Remember", "Ruling", "carry_out", "take_back"]
 
 Remember = bool | Literal["perceptual"]
 

@@ -23,6 +23,8 @@ from uploadguard.models import Decision, Verdict
 
 __all__ = ["MAX_CASE_UPLOADS", "Plan", "RecordedIds", "add_tasks", "case_keys", "record"]
 
+_ENDED = (State.FILED.value, State.CANCELLED.value)
+
 MAX_CASE_UPLOADS = 500
 """A case takes in no more: it is decided in one transaction, which those who record wait for."""
 
@@ -163,9 +165,12 @@ def add_tasks(
     if gone:
         revived = sa.update(schema.tasks).where(tasks.id.in_(gone)).values(remote_id=None, notes={}, **fresh)
         connection.execute(revived)
-    leaving = [row.id for row in present if row.cancelled and State(row.state).is_open]
+    leaving = [row.id for row in present if row.cancelled and row.state not in _ENDED]
     if leaving:
-        connection.execute(sa.update(schema.tasks).where(tasks.id.in_(leaving)).values(cancelled=False, next_at=now))
+        refused_in = sa.func.coalesce(tasks.refused_in, State.PENDING.value)
+        state = sa.case((tasks.state == State.REFUSED.value, refused_in), else_=tasks.state)
+        kept = sa.update(schema.tasks).where(tasks.id.in_(leaving))
+        connection.execute(kept.values(state=state, refused_in=None, cancelled=False, next_at=now))
     return len(missing) + len(gone) + len(leaving)
 
 
