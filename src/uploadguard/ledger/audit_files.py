@@ -1,7 +1,7 @@
 """The audit log as a file: NDJSON, exported in pieces that follow one another, and verified without the database.
 
 Each line is an object: ``{"seq": 7, "digest": "...", "entry": {...}}`` for an entry, ``{"checkpoint": {...}}`` after
-the entry that it signs, ``{"head": {"seq": 7, "digest": "..."}}`` where a piece ends, and where one begins that is not the
+the entry that it signs, ``{"head": {...}}`` where a piece ends, and where one begins that is not the
 first. The digest of an entry is SHA-256 over the bytes of the digest before it and the entry as it stands there. Where
 tampering left something else in the database, ``text`` has it in place of ``entry``.
 """
