@@ -17,6 +17,8 @@ class AlarmKind(enum.StrEnum):
     """A destination will not take a report as it is."""
     TASK_REFUSED = "task_refused"
     """A callback of the host's will not be carried out as it is."""
+    NO_ACTION = "no_action"
+    """Tasks wait for an action that no worker has: the configuration does not name it any more."""
     QUEUE_FULL = "queue_full"
     """More cases are open than ``ledger.max_open_cases``."""
     SPOOLING = "spooling"
