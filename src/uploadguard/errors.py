@@ -29,6 +29,7 @@
     |   |-- PostponedError     an action could not be carried out now: it is tried again
     |   |-- RefusedError       an action will not be carried out as it is: a person must look
     |   `-- LeaseLostError     another worker has taken the task over
+    |-- WebhookError           a webhook was not signed by who has the secret, or not now
     |-- PluginError            a plugin raised or broke its contract; names the plugin
     `-- UploadRefused          only from ``Decision.raise_for_verdict()``
 
@@ -74,6 +75,7 @@ __all__ = [
     "UnknownRecordError",
     "UploadRefused",
     "UploadguardError",
+    "WebhookError",
 ]
 
 
@@ -224,6 +226,10 @@ class RefusedError(ActionError):
 
 class LeaseLostError(ActionError):
     """This worker took too long, and another one has the task now."""
+
+
+class WebhookError(UploadguardError):
+    """A webhook came that was not signed by who has the secret, or not now. For its receiver: answer 401."""
 
 
 class PluginError(UploadguardError):

@@ -13,7 +13,7 @@ from uploadguard.actions import Occasion
 from uploadguard.config_problems import sentences_of
 from uploadguard.config_sources import key_text
 from uploadguard.config_toml import KeyPath
-from uploadguard.config_types import Section, UniqueNames
+from uploadguard.config_types import Section, Span, UniqueNames
 from uploadguard.errors import ConfigError, PostponedError
 from uploadguard.models import Context, Decision
 
@@ -24,11 +24,14 @@ __all__ = [
     "OptionsError",
     "Secret",
     "SecretFile",
+    "TimeoutS",
+    "checked",
     "plain_error",
     "read_options",
 ]
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 OptionsError: TypeAlias = Callable[[Iterable[tuple[KeyPath, str]]], ConfigError]
 """Makes the error of problems: their key paths, each with a sentence. ``Settings.error`` is one that knows lines."""
@@ -50,7 +53,18 @@ def read_options(model: type[M], name: str, table: Mapping[str, Any], error: Opt
     raise error(found)
 
 
-def _unique(occasions: tuple[str, ...]) -> tuple[str, ...]:
+def checked(check: Callable[[], T], name: str, key: str, error: OptionsError) -> T:
+    """What ``check`` gives; its ``ValueError`` as what is wrong with the key ``key`` of ``[actions.NAME]``."""
+    try:
+        return check()
+    except ValueError as problem:
+        found = [(("actions", name, key), str(problem))]
+    raise error(found)
+
+
+def _some(occasions: tuple[str, ...]) -> tuple[str, ...]:
+    if not occasions:
+        raise ValueError("must not be empty")
     if len(set(occasions)) < len(occasions):
         raise ValueError("the same occasion stands there twice")
     return occasions
@@ -60,9 +74,7 @@ class DestinationOptions(Section):
     """What every kind takes."""
 
     kind: str
-    occasions: Annotated[
-        tuple[Literal["report", "release", "delete", "ban"], ...], Field(min_length=1), AfterValidator(_unique)
-    ] = ("report",)
+    occasions: Annotated[tuple[Literal["report", "release", "delete", "ban"], ...], AfterValidator(_some)] = ("report",)
     lists: UniqueNames = ()
 
 
@@ -156,3 +168,6 @@ EnvName = Annotated[str, Field(min_length=1), AfterValidator(_checked_variable)]
 
 SecretFile = Annotated[Path, AfterValidator(_checked_file)]
 """A file with a secret in it."""
+
+TimeoutS = Annotated[Span, Field(ge=0.1, le=60)]
+"""How long one attempt may take, in seconds: an action has a minute."""
