@@ -82,6 +82,8 @@ class Ledger:
     @cached_property
     def vault(self) -> Vault | None:
         """Where files are preserved, if they are."""
+        if self.settings.evidence.path is None:
+            return None
         from uploadguard.ledger.vault import open_vault
 
         return open_vault(self.settings, self._plugins.evidence_key())

@@ -1,8 +1,8 @@
 """Where decisions wait while the database is down: files that are only appended to.
 
 A record is on the disk before it is acknowledged. A file is written by one process, which holds a lock on it
-(``flock``) as long as it does, and drained by whoever gets that lock. A record is a frame: its length and CRC-32, then
-JSON. A frame that ends early was never acknowledged. Where a whole frame is damaged, the disk lost something: the file
+(``flock``) as long as it does, and drained by whoever gets that lock. A record is a frame: its length, the CRC-32 of
+that and of the rest, and JSON. A frame that ends early was never acknowledged. Where a whole frame is damaged, the disk lost something: the file
 is kept, under another name, for a person to look at.
 
 Draining hands records over and then removes the file. Killed in between, it hands them over again: whoever takes them
@@ -31,8 +31,7 @@ from uploadguard.storage.files import sync_directory
 
 __all__ = ["Spool", "SpoolStatus"]
 
-_HEADER: Final = struct.Struct(">II")
-_MAX_FRAME_BYTES: Final = 64 << 20
+_HEADER: Final = struct.Struct(">III")
 _MAX_FILE_BYTES: Final = 64 << 20
 """A writer goes on in a new file beyond this, so that draining goes in steps."""
 _BATCH: Final = 64
@@ -74,7 +73,7 @@ class Spool:
         certainly, there.
         """
         payload = json.dumps(record, allow_nan=False, separators=(",", ":")).encode("ascii")
-        frame = _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+        frame = _HEADER.pack(len(payload), _length_checksum(len(payload)), zlib.crc32(payload)) + payload
         try:
             with self._lock:
                 self._append(frame)
@@ -124,13 +123,14 @@ class Spool:
 
         ``take`` raises :class:`~uploadguard.errors.LedgerDownError` where there is no use in going on, which passes
         through; what it raises else is the record's fault: that record is set aside in a file of its own, and logged.
+        Raises :class:`~uploadguard.errors.LedgerError` where a file cannot be read or removed.
         """
         with self._lock:
             self._let_go()
-        done = 0
-        for path in self._waiting():
-            done += self._drain_file(path, take)
-        return done
+        try:
+            return sum(self._drain_file(path, take) for path in self._waiting())
+        except OSError as error:
+            raise LedgerError(f"{self._directory}: the spool cannot be drained: {error.strerror}") from error
 
     def close(self) -> None:
         """Let go of the file, so that others can drain it."""
@@ -204,16 +204,12 @@ class Spool:
             return sorted(path for path in self._directory.iterdir() if path.name.endswith(_SUFFIX))
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise LedgerError(f"{self._directory}: the spool cannot be read: {error.strerror}") from error
 
     def _drain_file(self, path: Path, take: Callable[[Sequence[Record]], None]) -> int:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return 0
-        except OSError as error:
-            raise LedgerError(f"{path}: cannot be read: {error.strerror}") from error
         with os.fdopen(fd, "rb") as file:
             if not _try_lock(fd) or not os.fstat(fd).st_nlink:
                 return 0  # another process writes or drains it, or has done so
@@ -275,10 +271,10 @@ class _Frames:
             header = self._file.read(_HEADER.size)
             if len(header) < _HEADER.size:
                 return
-            length, checksum = _HEADER.unpack(header)
-            if length == 0 or length > _MAX_FRAME_BYTES:
+            length, length_checksum, checksum = _HEADER.unpack(header)
+            if length_checksum != _length_checksum(length):
                 # Zeros are what a power failure leaves of a file that had grown but was not written.
-                self.damaged = bool(length or checksum or self._file.read(1))
+                self.damaged = any(header) or any(self._file.read(_MAX_FILE_BYTES))
                 return
             payload = self._file.read(length)
             if len(payload) < length:
@@ -288,6 +284,10 @@ class _Frames:
                 return
             self.sound += _HEADER.size + length
             yield json.loads(payload)
+
+
+def _length_checksum(length: int) -> int:
+    return zlib.crc32(length.to_bytes(4))
 
 
 def _try_lock(fd: int) -> bool:
