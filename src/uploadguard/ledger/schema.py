@@ -328,6 +328,7 @@ preview_grants = sa.Table(
     sa.Column("decision_id", Id, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("clear", sa.Boolean, nullable=False),
+    sa.Column("frame", sa.Integer, nullable=False),
     sa.Column("expires_at", Utc, nullable=False),
 )
 """Previews that a person asked the console for and has not been shown yet: each serves once, within a minute."""

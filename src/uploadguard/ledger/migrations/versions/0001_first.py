@@ -243,6 +243,7 @@ def upgrade() -> None:
         sa.Column("decision_id", Id, nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("clear", sa.Boolean(), nullable=False),
+        sa.Column("frame", sa.Integer(), nullable=False),
         sa.Column("expires_at", Utc(), nullable=False),
         sa.PrimaryKeyConstraint("token", name="pk_preview_grants"),
     )
