@@ -21,10 +21,11 @@ _BAD_LINES_SHOWN = 20
 class ProgressBar:
     """A bar of bytes with their rate, the share that is done and the time left; shown only on a terminal.
 
-    To be used in a ``with`` block.
+    ``counted``: it is of other things than bytes. To be used in a ``with`` block.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, counted: bool = False) -> None:
+        self._counted = counted
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._what: str | None = None
@@ -56,6 +57,7 @@ class ProgressBar:
         from rich.progress import (
             BarColumn,
             DownloadColumn,
+            MofNCompleteColumn,
             Progress,
             TaskProgressColumn,
             TextColumn,
@@ -63,9 +65,10 @@ class ProgressBar:
             TransferSpeedColumn,
         )
 
+        amounts = (MofNCompleteColumn(),) if self._counted else (DownloadColumn(), TransferSpeedColumn())
         columns = (
-            TextColumn("{task.description}", markup=False), BarColumn(None), TaskProgressColumn(), DownloadColumn(),
-            TransferSpeedColumn(), TimeRemainingColumn(compact=True),
+            TextColumn("{task.description}", markup=False), BarColumn(None), TaskProgressColumn(), *amounts,
+            TimeRemainingColumn(compact=True),
         )  # fmt: skip
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self._bar.start()
