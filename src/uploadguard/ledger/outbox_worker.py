@@ -7,6 +7,7 @@ database, and whatever actions do.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections import Counter
@@ -30,7 +31,7 @@ from uploadguard.ledger.delivery.watch import Watch, log_alarm
 from uploadguard.ledger.outbox import OutboxStatus
 from uploadguard.logs import log
 
-__all__ = ["OutboxWorker"]
+__all__ = ["OutboxThread", "OutboxWorker"]
 
 _POLL_S = 1.0
 _WATCH_S = 30.0
@@ -284,3 +285,45 @@ class OutboxWorker:
             news, self._is_down = self._is_down, False
         if news:
             log.warning("the outbox goes on")
+
+
+class OutboxThread:
+    """Runs a worker beside the host's own work, in hosts of any kind: with threads, processes or an event loop.
+
+    To be started and stopped by one thread at a time. It does not run in a forked child, which may make a worker and a
+    thread of its own.
+    """
+
+    def __init__(self, worker: OutboxWorker) -> None:
+        self._worker = worker
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._process = os.getpid()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the worker runs, in this process."""
+        return self._process == os.getpid() and self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the worker, unless it runs. Raises ``RuntimeError`` in a forked child."""
+        if self._process != os.getpid():
+            raise RuntimeError("this outbox thread is the parent's; a forked process makes its own")
+        if self.is_running:
+            return
+        self._stop = threading.Event()
+        run = self._worker.run
+        self._thread = threading.Thread(target=run, args=(self._stop,), name="uploadguard-outbox", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 30.0) -> bool:
+        """Take no more tasks, and wait so long for those under way; returns whether all came to an end.
+
+        Blocks: an event loop should have a thread call it. A process that ends without it loses nothing: other workers
+        take its tasks over when its leases have run out.
+        """
+        if not self.is_running or self._thread is None:
+            return True
+        self._stop.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()

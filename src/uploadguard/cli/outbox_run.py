@@ -1,0 +1,132 @@
+"""The worker as a program: signals, progress, alarms as lines."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from uploadguard.cli.exits import Exit
+from uploadguard.cli.output import echo
+from uploadguard.errors import PluginError
+from uploadguard.ledger.delivery.outcomes import Ending
+from uploadguard.ledger.delivery.watch import log_alarm
+from uploadguard.ledger.outbox_worker import OutboxWorker
+from uploadguard.logs import log
+
+if TYPE_CHECKING:
+    from uploadguard.alarms import Alarm
+    from uploadguard.ledger.ledger import Ledger
+    from uploadguard.ledger.outbox import OutboxStatus
+    from uploadguard.plugins import Plugins
+
+__all__ = ["run_worker"]
+
+_SHOW_S = 0.5
+
+
+def run_worker(ledger: Ledger, plugins: Plugins, *, once: bool, threads: int | None) -> Exit:
+    """Run a worker until a signal comes, or ``once``; then say how many tasks ended how."""
+    settings = ledger.settings.outbox
+    if threads is not None:
+        settings = settings.model_copy(update={"threads": threads})
+
+    def alarm(one: Alarm) -> None:
+        log_alarm(one)
+        for _, answer in plugins.call_each("uploadguard_alarm", alarm=one):
+            if isinstance(answer, PluginError):
+                log.error("%s", answer)
+
+    progress = _Progress()
+    worker = OutboxWorker(
+        ledger.database,
+        ledger.actions,
+        settings,
+        evidence=ledger.evidence.for_action if ledger.vault is not None else None,
+        alarm=alarm,
+        watcher=_watchers(ledger, progress),
+        chores=[*ledger.chores(), (_SHOW_S, lambda: progress.show(worker.endings))],
+    )
+    with _stopped_by_signals() as stop, progress:
+        if once:
+            worker.run_once()
+        else:
+            if not progress.is_shown:
+                echo("the outbox is carried out; SIGTERM or SIGINT ends it", err=True)
+            worker.run(stop)
+    said = [f"{worker.endings[ending]:,} {ending.value}" for ending in _TOLD if worker.endings[ending]]
+    echo(", ".join(said) or "nothing was due")
+    return Exit.OK
+
+
+_TOLD = (Ending.FILED, Ending.POSTPONED, Ending.REFUSED, Ending.CANCELLED)
+
+
+def _watchers(ledger: Ledger, progress: _Progress) -> Callable[[OutboxStatus], None]:
+    if not ledger.settings.telemetry.metrics:
+        return progress.set_status
+    from uploadguard.telemetry.outbox import OutboxMetrics
+
+    metrics = OutboxMetrics()
+
+    def both(status: OutboxStatus) -> None:
+        progress.set_status(status)
+        metrics.show(status)
+
+    return both
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; a second one interrupts."""
+    stop = threading.Event()
+
+    def handle(number: int, _: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        log.warning("%s: finishing what is under way", signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Progress:
+    """A line on the terminal: what was done, and what waits."""
+
+    def __init__(self) -> None:
+        self._line: Any = None
+        self._waiting: int | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        return self._line is not None
+
+    def __enter__(self) -> _Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            self._line = Console(stderr=True, highlight=False).status("looking for tasks")
+            self._line.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._line is not None:
+            self._line.stop()
+
+    def set_status(self, status: OutboxStatus) -> None:
+        self._waiting = status.waiting
+
+    def show(self, endings: Any) -> None:
+        if self._line is None:
+            return
+        waiting = [] if self._waiting is None else [f"{self._waiting:,} waited lately"]
+        said = [f"{endings[ending]:,} {ending.value}" for ending in _TOLD if endings[ending]]
+        self._line.update(", ".join([*said, *waiting]) or "nothing is due")
