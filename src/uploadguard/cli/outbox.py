@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from uploadguard.cli.acting import as_option, person_of
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.output import echo, new_table, print_json, print_table, report_error, report_warning
+from uploadguard.cli.person import acting_option, acting_person
 from uploadguard.cli.state import State as Options
 
 if TYPE_CHECKING:
@@ -250,9 +250,9 @@ def show(options: Options, task_id: int, as_json: bool) -> Exit:
 @click.argument("task_ids", metavar="[ID]...", type=int, nargs=-1)
 @click.option("--refused", is_flag=True, help="All that were refused.")
 @click.option("--action", metavar="NAME", help="With --refused: only those of this action.")
-@as_option
+@acting_option
 @click.pass_obj
-def retry(options: Options, task_ids: tuple[int, ...], refused: bool, action: str | None, actor: str | None) -> Exit:
+def retry(options: Options, task_ids: tuple[int, ...], refused: bool, action: str | None, acting: str | None) -> Exit:
     """Have refused tasks tried again, once what was wrong is mended; and waiting ones at once."""
     from uploadguard.errors import LedgerError
 
@@ -260,7 +260,7 @@ def retry(options: Options, task_ids: tuple[int, ...], refused: bool, action: st
         raise click.UsageError("give the IDs of tasks, or --refused")
     if action is not None and not refused:
         raise click.UsageError("--action goes with --refused")
-    person = person_of(actor)
+    person = acting_person(acting)
     code, done = Exit.OK, 0
     with _opened(options) as ledger:
         for task_id in task_ids or _refused(ledger, action):
@@ -286,14 +286,14 @@ def _refused(ledger: Ledger, action: str | None) -> Iterator[int]:
 @outbox.command()
 @click.argument("task_id", metavar="ID", type=int)
 @click.option("--note", required=True, metavar="TEXT", help="Why; kept with the task.")
-@as_option
+@acting_option
 @click.pass_obj
-def cancel(options: Options, task_id: int, note: str, actor: str | None) -> Exit:
+def cancel(options: Options, task_id: int, note: str, acting: str | None) -> Exit:
     """Take the task ID back; what was opened at the other side already is retracted."""
     from uploadguard.actions import State
 
     with _opened(options) as ledger:
-        ledger.outbox.cancel(task_id, person_of(actor), note)
+        ledger.outbox.cancel(task_id, acting_person(acting), note)
         one = ledger.outbox.show(task_id)
     echo(f"Task {task_id} is cancelled." if one.state is State.CANCELLED else f"Task {task_id} will be retracted.")
     return Exit.OK
