@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from uploadguard.actions import Action
 from uploadguard.alarms import Alarm
@@ -108,9 +108,10 @@ class Ledger:
         from uploadguard.ledger.evidence import EvidenceRoom
         from uploadguard.preview import make_preview
 
-        return EvidenceRoom(
-            self.database, self.vault, lambda data, clear: make_preview(data, self.settings, clear=clear)
-        )
+        def preview(data: bytes, clear: bool, frame: int, /) -> bytes:
+            return make_preview(data, self.settings, clear=clear, frame=frame, plugins=self._plugins)
+
+        return EvidenceRoom(self.database, self.vault, preview)
 
     @cached_property
     def checkpointer(self) -> Checkpointer:
@@ -119,8 +120,8 @@ class Ledger:
 
         return Checkpointer(self.database, self.settings)
 
-    def worker(self, alarm: Callable[[Alarm], None]) -> OutboxWorker:
-        """A worker that carries tasks out."""
+    def worker(self, alarm: Callable[[Alarm], None] | None = None, **options: Any) -> OutboxWorker:
+        """A worker that carries tasks out; ``options`` are those of :class:`OutboxWorker`."""
         from uploadguard.ledger.outbox_worker import OutboxWorker
 
         return OutboxWorker(
@@ -129,6 +130,7 @@ class Ledger:
             self.settings.outbox,
             evidence=self.evidence.for_action if self.vault is not None else None,
             alarm=alarm,
+            **options,
         )
 
     def chores(self, hashset: HashSet | None = None) -> Sequence[Chore]:
