@@ -24,14 +24,22 @@ from uploadguard.sandbox.parts import Job, dump_job
 from uploadguard.sandbox.pool import NoWorker, PoolStatus, WorkerPool
 from uploadguard.sandbox.process import Worker, WorkerSpec, interpreter, status_text
 
-__all__ = ["Inspecting", "InspectionCancelled", "SandboxStatus", "SandboxedInspector", "uninspected"]
+__all__ = [
+    "THREADS_BYTES",
+    "Inspecting",
+    "InspectionCancelled",
+    "SandboxStatus",
+    "SandboxedInspector",
+    "required_layers",
+    "uninspected",
+]
 
 log = logging.getLogger("uploadguard")
 
 _WATCH_S: Final = 0.02
 _WAITING_SHARE: Final = 0.5
 """How much of a check's time may go by before a worker is free for it."""
-_THREADS_BYTES: Final = 256 << 20
+THREADS_BYTES: Final = 256 << 20
 """Address space for stacks and the C library's arenas, beside the memory that a worker may really use."""
 _DEATH_S: Final = 0.25
 _LAST_RESERVE_S: Final = 0.02
@@ -80,13 +88,13 @@ class SandboxedInspector:
 
     def __init__(self, settings: SandboxSettings, job: Job, plugins: Plugins, *, max_upload_bytes: int) -> None:
         self._settings = settings
-        required = _required(settings.isolation)
+        required = required_layers(settings.isolation)
         self.expected = wire.Expected(
             signals={signal_type.name: signal_type.length_bytes for signal_type in job.signals},
             decoders=frozenset({RefusingDecoder.name, *(decoder.name for decoder in job.decoders)}),
             max_frames=job.limits.max_frames_hashed,
         )
-        extra = {"memory_bytes": settings.max_memory_bytes + _THREADS_BYTES, "required": required}
+        extra = {"memory_bytes": settings.max_memory_bytes + THREADS_BYTES, "required": required}
         spec = WorkerSpec(
             python=interpreter(settings.python),
             payload=dump_job(job, plugins, extra),
@@ -292,7 +300,7 @@ def uninspected(data: bytes | memoryview, code: FailureCode, detail: str) -> Ins
     return Inspection(media, (), (Failure(code, detail),), {})
 
 
-def _required(isolation: str) -> frozenset[str]:
+def required_layers(isolation: str) -> frozenset[str]:
     """The layers that there must be. Raises :class:`SandboxError` where this system does not have them."""
     offered = available()
     if not hasattr(os, "memfd_create") or not hasattr(os, "eventfd"):

@@ -25,12 +25,11 @@ from uploadguard.sandbox.lockdown import Layers
 __all__ = ["Worker", "WorkerSpec", "interpreter", "status_text"]
 
 _BOOTSTRAP: Final = (
-    "import json, os, sys\n"
-    "connection, arena, at, paths, payload, version, parent = map(int, sys.argv[1:])\n"
+    "import importlib, json, os, sys\n"
+    "connection, arena, at, paths, payload, version, parent = map(int, sys.argv[2:])\n"
     "if sys.hexversion >> 16 != version: sys.exit(3)\n"
     "sys.path[:] = json.loads(os.pread(arena, paths, at))\n"
-    "from uploadguard.sandbox.worker import main\n"
-    "main(connection, arena, at + paths, payload, parent)\n"
+    "importlib.import_module(sys.argv[1]).main(connection, arena, at + paths, payload, parent)\n"
 )
 _OTHER_PYTHON: Final = 3
 _INHERITED: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
@@ -59,13 +58,14 @@ class WorkerSpec:
     """How to start a worker.
 
     ``payload`` is from :func:`~uploadguard.sandbox.parts.dump_job`. ``max_upload_bytes`` bounds the uploads that a
-    worker is given, ``max_answer_bytes`` is the longest answer taken from it.
+    worker is given, ``max_answer_bytes`` is the longest answer taken from it. ``module`` has the process's ``main``.
     """
 
     python: str
     payload: bytes
     max_upload_bytes: int
     max_answer_bytes: int
+    module: str = "uploadguard.sandbox.worker"
 
 
 def interpreter(configured: str) -> str:
@@ -130,7 +130,7 @@ class Worker:
         arguments = (*places, sys.hexversion >> 16, os.getpid())
         flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
         return subprocess.Popen(  # noqa: S603 - the interpreter that runs here, or the one configured
-            [self._spec.python, *flags, "-c", _BOOTSTRAP, *map(str, arguments)],
+            [self._spec.python, *flags, "-c", _BOOTSTRAP, self._spec.module, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -167,27 +167,40 @@ class Worker:
         self.resident_at_start_bytes = self.resident_bytes()
         return None
 
-    def begin(self, data: bytes | memoryview) -> None:
-        """Hand it an upload. Raises ``OSError`` where it is gone, or where there is no memory for the copy."""
+    def begin(self, data: bytes | memoryview) -> int:
+        """Hand it an upload; returns the request's number.
+
+        Raises ``OSError`` where it is gone, or where there is no memory for the copy.
+        """
         self._number += 1
         self.files += 1
         self._warm_bytes = max(self._warm_bytes, len(data))
         _write(self._arena, data, wire.DATA_OFFSET)
         self.connection.sendall(wire.REQUEST.pack(self._number, len(data)), socket.MSG_NOSIGNAL)
+        return self._number
 
     def answer(self, size_bytes: int, expected: wire.Expected, timeout_s: float) -> wire.Answer | None:
         """Its answer; None where it does not come in time.
 
         Raises ``EOFError`` where it is gone, and :class:`~uploadguard.sandbox.wire.ProtocolError`.
         """
+        message = self.message(timeout_s)
+        return None if message is None else wire.parse_answer(message, self._number, size_bytes, expected)
+
+    def message(self, timeout_s: float) -> bytes | None:
+        """Its next message, as it came; None where it does not come in time. Raises as :meth:`answer` does."""
         until = time.monotonic() + timeout_s
         while True:
             message = self._inbox.receive()
             if message is not None:
-                return wire.parse_answer(message, self._number, size_bytes, expected)
+                return message
             remaining_s = until - time.monotonic()
             if remaining_s <= 0 or not self._poll.poll(remaining_s * 1e3):
                 return None
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until it says something, or is gone."""
+        self._poll.poll(timeout_s * 1e3)
 
     def stop(self) -> None:
         """Tell it that the answer is no longer wanted."""
@@ -233,6 +246,10 @@ class Worker:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
+
+    def empty(self) -> None:
+        """Take what it was given out of the arena, whoever may have a copy of the descriptor. Kill it first."""
+        os.ftruncate(self._arena, 0)
 
     def close(self) -> None:
         """Let go of its descriptors. Kill it first."""

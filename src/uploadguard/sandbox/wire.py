@@ -22,6 +22,7 @@ from uploadguard.models import Failure, FailureCode, Hash, Media
 __all__ = [
     "CANCEL_WORD",
     "DATA_OFFSET",
+    "MAX_HELLO_BYTES",
     "REQUEST",
     "Answer",
     "Expected",
@@ -43,9 +44,11 @@ DATA_OFFSET: Final = 4096
 REQUEST: Final = struct.Struct("<QQ")
 """The request's number and the upload's size in bytes."""
 
+MAX_HELLO_BYTES: Final = 1 << 16
+"""The longest greeting, and what the rest of an answer takes beside its hashes."""
+
 _LENGTH: Final = struct.Struct("<I")
 _RECEIVE_BYTES: Final = 1 << 16
-_BASE_BYTES: Final = 1 << 16
 _MAX_DETAIL: Final = 500
 _MAX_FORMS: Final = 64
 """Forms of one picture that one signal type may hash: the picture, and its variants."""
@@ -89,7 +92,7 @@ class Expected:
     def max_bytes(self) -> int:
         """The longest answer."""
         per_frame = sum(_MAX_FORMS * (2 * length + 200) for length in self.signals.values())
-        return _BASE_BYTES + self.max_frames * (per_frame + (_MAX_DETAIL + 100) * len(self.signals))
+        return MAX_HELLO_BYTES + self.max_frames * (per_frame + (_MAX_DETAIL + 100) * len(self.signals))
 
 
 @dataclass(frozen=True, slots=True)

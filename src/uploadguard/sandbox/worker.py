@@ -12,9 +12,10 @@ import socket
 import sys
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from uploadguard.media.codecs import without_holes
 from uploadguard.media.inspect import Inspection, inspect_media
@@ -25,7 +26,7 @@ from uploadguard.sandbox.lockdown import lock_down
 from uploadguard.sandbox.parts import Job, load_job
 from uploadguard.sandbox.samples import SAMPLES
 
-__all__ = ["main"]
+__all__ = ["ArenaSource", "Duty", "Stopped", "main", "run"]
 
 _MODULES: Final = (
     *(
@@ -56,11 +57,11 @@ _MODULES: Final = (
 _MAX_CODEC_THREADS: Final = 4
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """The host no longer wants the answer."""
 
 
-class _ArenaSource:
+class ArenaSource:
     """An upload in the arena."""
 
     def __init__(self, arena: mmap.mmap, number: int, size_bytes: int) -> None:
@@ -71,11 +72,33 @@ class _ArenaSource:
     def check(self) -> None:
         """Raise where the host has written this request's number into the cancel word."""
         if self._arena[: wire.CANCEL_WORD.size] == self._cancelled:
-            raise _Stopped
+            raise Stopped
+
+
+class Duty(Protocol):
+    """What a worker does with uploads."""
+
+    def warm_up(self, data: bytes) -> None:
+        """Do it with a sample, so that all code is loaded."""
+
+    def answer(self, source: ArenaSource, number: int) -> bytes:
+        """Do it with the upload of request ``number``; returns the answer, ready to be sent."""
 
 
 def main(connection_fd: int, arena_fd: int, payload_at: int, payload_bytes: int, parent_pid: int) -> NoReturn:
-    """The process, to its end. The payload of :func:`~uploadguard.sandbox.parts.dump_job` lies in the arena."""
+    """The process that inspects uploads, to its end."""
+    run(connection_fd, arena_fd, payload_at, payload_bytes, parent_pid, _Inspections)
+
+
+def run(
+    connection_fd: int,
+    arena_fd: int,
+    payload_at: int,
+    payload_bytes: int,
+    parent_pid: int,
+    duty_of: Callable[[Job, Mapping[str, Any]], Duty],
+) -> NoReturn:
+    """A worker process, to its end. The payload of :func:`~uploadguard.sandbox.parts.dump_job` lies in the arena."""
     connection = socket.socket(fileno=connection_fd)
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -85,7 +108,8 @@ def main(connection_fd: int, arena_fd: int, payload_at: int, payload_bytes: int,
         decoders, holes = without_holes(job.decoders, job.allow_codecs)
         job = replace(job, decoders=decoders)
         arena = mmap.mmap(arena_fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
-        _warm_up(job)
+        duty = duty_of(job, values)
+        _warm_up(duty)
         gc.collect()
         gc.freeze()
         layers = lock_down(
@@ -100,11 +124,11 @@ def main(connection_fd: int, arena_fd: int, payload_at: int, payload_bytes: int,
         with suppress(OSError):
             connection.sendall(wire.frame({"failed": "".join(c if c.isprintable() else " " for c in text[:500])}))
         os._exit(1)
-    _serve(connection, arena, job)
+    _serve(connection, arena, duty)
     os._exit(0)
 
 
-def _warm_up(job: Job) -> None:
+def _warm_up(duty: Duty) -> None:
     """Decode one of everything, so that all code is loaded and all that is made once only is made."""
     for name in _MODULES:
         with suppress(ImportError):
@@ -113,14 +137,14 @@ def _warm_up(job: Job) -> None:
         # Each thread takes address space, and there is a worker for each CPU anyway.
         avif.DEFAULT_MAX_THREADS = min(_MAX_CODEC_THREADS, os.cpu_count() or 1)  # type: ignore[attr-defined]
     for data in SAMPLES.values():
-        inspect_media(BytesSource(data), job.decoders, job.signals, job.options, job.limits)
+        duty.warm_up(data)
 
 
-def _serve(connection: socket.socket, arena: mmap.mmap, job: Job) -> None:
+def _serve(connection: socket.socket, arena: mmap.mmap, duty: Duty) -> None:
     """Answer requests until the host hangs up."""
     while (request := _receive(connection)) is not None:
         number, size_bytes = wire.REQUEST.unpack(request)
-        connection.sendall(_answer(job, arena, number, size_bytes))
+        connection.sendall(duty.answer(ArenaSource(arena, number, size_bytes), number))
 
 
 def _receive(connection: socket.socket) -> bytes | None:
@@ -133,18 +157,29 @@ def _receive(connection: socket.socket) -> bytes | None:
     return request
 
 
-def _answer(job: Job, arena: mmap.mmap, number: int, size_bytes: int) -> bytes:
-    started = time.perf_counter()
-    source = _ArenaSource(arena, number, size_bytes)
-    try:
-        inspection = inspect_media(source, job.decoders, job.signals, job.options, job.limits)
-    except _Stopped:
-        return wire.stopped_answer(number, _since_ms(started))
-    try:
-        return wire.answer_of(number, inspection, _since_ms(started))
-    except (TypeError, ValueError, OverflowError):
-        failure = Failure(FailureCode.PLUGIN_FAILED, "a decoder or a signal type gave values of the wrong kind")
-        return wire.answer_of(number, Inspection(Media(size_bytes), (), (failure,), {}), _since_ms(started))
+class _Inspections:
+    """The inspection of uploads, for checks."""
+
+    def __init__(self, job: Job, _: Mapping[str, Any]) -> None:
+        self._job = job
+
+    def warm_up(self, data: bytes) -> None:
+        job = self._job
+        inspect_media(BytesSource(data), job.decoders, job.signals, job.options, job.limits)
+
+    def answer(self, source: ArenaSource, number: int) -> bytes:
+        started = time.perf_counter()
+        job = self._job
+        try:
+            inspection = inspect_media(source, job.decoders, job.signals, job.options, job.limits)
+        except Stopped:
+            return wire.stopped_answer(number, _since_ms(started))
+        try:
+            return wire.answer_of(number, inspection, _since_ms(started))
+        except (TypeError, ValueError, OverflowError):
+            failure = Failure(FailureCode.PLUGIN_FAILED, "a decoder or a signal type gave values of the wrong kind")
+            nothing = Inspection(Media(len(source.data)), (), (failure,), {})
+            return wire.answer_of(number, nothing, _since_ms(started))
 
 
 def _since_ms(started: float) -> float:
