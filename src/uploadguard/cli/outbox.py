@@ -165,9 +165,9 @@ def list_tasks(
         echo("There are no such tasks.")
     else:
         table = new_table(
-            *("Task", "Action", "For", "State", "Case", "Attempts", "Deadline", "Next", "Last error"),
+            *("Task", "Action", "For", "State", "Case", "Attempts", "Deadline", "Next", "Remark"),
             right=["Task", "Case", "Attempts"],
-            fold=["Action", "Last error"],
+            fold=["Action", "Remark"],
         )
         print_table(table, (_task_row(one) for one in found))
         if len(found) == limit:
@@ -239,7 +239,7 @@ def show(options: Options, task_id: int, as_json: bool) -> Exit:
         *([("done", _time(one.done_at))] if one.done_at is not None else []),
         ("key", one.key),
         ("remote id", one.remote_id or "none"),
-        *([("last error", one.error)] if one.error else []),
+        *([("remark", one.error)] if one.error else []),
         *((f"note: {name}", value) for name, value in one.notes.items()),
     ]
     print_table(new_table("Task", str(one.id), fold=[str(one.id)]), rows)
