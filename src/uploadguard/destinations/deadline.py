@@ -24,7 +24,8 @@ class Deadline:
         connection = self.connection()
         if connection is not None:
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                # Not the method of a TLS socket, which would have it go on without TLS.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
