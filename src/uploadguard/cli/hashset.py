@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from uploadguard.cli.exits import Exit
+from uploadguard.cli.newkey import make_key_file
 from uploadguard.cli.output import echo, new_table, print_json, print_table, report_error, report_warning, size_text
 from uploadguard.cli.progress import ProgressBar
 from uploadguard.cli.state import State
@@ -235,14 +236,4 @@ def newkey(file: Path) -> Exit:
 
     Only this user can read FILE. Keep a copy where the hash set is not: without its key it cannot be read.
     """
-    from uploadguard.errors import ConfigError
-    from uploadguard.storage.keys import write_key_file
-
-    try:
-        key = write_key_file(file)
-    except FileExistsError:
-        raise ConfigError("there is a file of that name; it is kept as it is", path=file) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be written: {getattr(error, 'strerror', None) or error}", path=file) from None
-    echo(f"{file}: a new key, of id {key.short_id}; only this user can read it")
-    return Exit.OK
+    return make_key_file(file)
