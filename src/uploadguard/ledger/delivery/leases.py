@@ -157,10 +157,11 @@ _WITH_RECORD = (
         schema.decisions.c.record,
         schema.cases.c.status.label("case_status"),
         schema.cases.c.decided_at.label("case_decided_at"),
-        schema.cases.c.viewed,
+        schema.evidence.c.viewed_at,
     )
     .join(schema.decisions, schema.decisions.c.id == schema.tasks.c.decision_id)
     .outerjoin(schema.cases, schema.cases.c.id == schema.tasks.c.case_id)
+    .outerjoin(schema.evidence, schema.evidence.c.decision_id == schema.tasks.c.decision_id)
 )
 
 
@@ -197,7 +198,8 @@ def _lease(row: Any, token: str) -> Lease:
         due_at=row.due_at,
         case_id=row.case_id,
         confirmed_at=row.case_decided_at if row.case_status == "confirmed" else None,
-        viewed=bool(row.viewed),
+        # Of this very file: another one of its case may have been looked at, and this one not.
+        viewed=row.viewed_at is not None,
         attempts=row.attempts,
         remote_id=row.remote_id,
         notes=MappingProxyType(dict(row.notes or {})),
