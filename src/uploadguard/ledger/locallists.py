@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
@@ -111,26 +112,26 @@ class _LocalList:
 
     def _build(self, connection: Connection, place: _Place, top: int, source: str) -> bool:
         """Put the whole list in place of whatever there is of that name."""
-        entries = self._entries(connection, 0, top)
-        first = next(entries, None)
-        if first is None:
-            if place.source is None:
-                return False
-            self.hashset.remove_list(self.name)
-            return True
-        try:
-            self.hashset.add_list(
-                self.name,
-                self._unless_overtaken(place, chain([first], entries)),
-                self.signal_types,
-                role=self.role,
-                source=source,
-                replace=place.source is not None,
-            )
-        except ListError:
-            if self._source() != place.source:
-                raise _OvertakenError from None
-            raise
+        with closing(self._entries(connection, 0, top)) as entries:
+            first = next(entries, None)
+            if first is None:
+                if place.source is None:
+                    return False
+                self.hashset.remove_list(self.name)
+                return True
+            try:
+                self.hashset.add_list(
+                    self.name,
+                    self._unless_overtaken(place, chain([first], entries)),
+                    self.signal_types,
+                    role=self.role,
+                    source=source,
+                    replace=place.source is not None,
+                )
+            except ListError:
+                if self._source() != place.source:
+                    raise _OvertakenError from None
+                raise
         return True
 
     def _unless_overtaken(self, place: _Place, items: Iterable[_Item]) -> Iterator[_Item]:
@@ -185,13 +186,13 @@ class _LocalList:
             .order_by(entries.seq)
         )
 
-    def _entries(self, connection: Connection, after: int, top: int) -> Iterator[ListEntry]:
+    def _entries(self, connection: Connection, after: int, top: int) -> Generator[ListEntry, None, None]:
         """The entries that were added, with those of their hashes that this host knows of."""
-        rows = connection.execution_options(yield_per=_BATCH).execute(self._latest(after, top, removed=False))
-        for number, row in enumerate(rows, start=1):
-            hashes = tuple(self._known(row.hashes))
-            if hashes:
-                yield ListEntry(row.entry_id, hashes, category=_CATEGORIES[self.name], line=number)
+        query = self._latest(after, top, removed=False)
+        with connection.execution_options(yield_per=_BATCH).execute(query) as rows:
+            for number, row in enumerate(rows, start=1):
+                if hashes := tuple(self._known(row.hashes)):
+                    yield ListEntry(row.entry_id, hashes, category=_CATEGORIES[self.name], line=number)
 
     def _known(self, hashes: Iterable[tuple[str, str]]) -> Iterator[tuple[str, bytes]]:
         for name, value in hashes:
