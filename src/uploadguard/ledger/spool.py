@@ -104,7 +104,7 @@ class Spool:
         """What waits, of all processes."""
         files = size_bytes = damaged = 0
         oldest: float | None = None
-        with suppress(FileNotFoundError), os.scandir(self._directory) as found:
+        with suppress(OSError), os.scandir(self._directory) as found:
             for item in found:
                 if item.name.endswith((_DAMAGED, _REFUSED)):
                     damaged += 1
