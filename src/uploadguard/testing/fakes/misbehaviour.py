@@ -104,7 +104,7 @@ Misbehaviour = Slow | Drip | Status | Garbage | Truncated | HalfClosed | LostRes
 
 def throttled(after: float | datetime, code: int = 429) -> Status:
     """A server that asks for peace: ``Retry-After`` in seconds, or as an HTTP date (give it UTC)."""
-    value = format_datetime(after, usegmt=True) if isinstance(after, datetime) else f"{after:g}"
+    value = format_datetime(after, usegmt=True) if isinstance(after, datetime) else str(round(after))
     return Status(code, {"Retry-After": value})
 
 
