@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 
 from uploadguard.config import Settings
@@ -17,14 +17,20 @@ uploadguard's configuration. Every setting stands here; those with a value have 
 Settings behind a "#" have no default: they are examples. docs/configuration.md says more."""
 
 
-def render_default_toml() -> str:
+_BY_INIT = (("ledger", "path"),)
+
+
+def render_default_toml(*, beside: Collection[tuple[str, ...]] = ()) -> str:
     """A configuration file with every setting at its default, described; what ``uploadguard init`` writes.
 
-    Settings below free keys (a list's name, a tenant's) are examples, commented out by a ``#`` without a blank.
+    Settings below free keys (a list's name, a tenant's) are examples, commented out by a ``#`` without a blank; so are
+    those without a default, but for the ledger's path and those that are named ``beside``: these are set to their
+    example, which ``init`` makes.
     """
     blocks = [_comment(_PREAMBLE)]
+    made = {*_BY_INIT, *beside}
     for table, settings in groupby(walk(Settings), key=lambda setting: setting.path[:-1]):
-        blocks.append("\n".join(_table_lines(table, list(settings))))
+        blocks.append("\n".join(_table_lines(table, list(settings), made)))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -43,7 +49,7 @@ def render_settings_table() -> str:
     return "\n".join(rows)
 
 
-def _table_lines(table: tuple[str, ...], settings: list[Setting]) -> Iterator[str]:
+def _table_lines(table: tuple[str, ...], settings: list[Setting], made: Collection[tuple[str, ...]]) -> Iterator[str]:
     example = settings[0].below_free_key
     mark = "#" if example else ""
     if table:
@@ -52,7 +58,8 @@ def _table_lines(table: tuple[str, ...], settings: list[Setting]) -> Iterator[st
     for setting in settings:
         if not (example and table[0] == "tenants"):
             yield from _comment(f"{setting.meaning} ({setting.type_text})").splitlines()
-        yield f"{mark if setting.default is not None else '#'}{setting.path[-1]} = {setting.example}"
+        live = setting.default is not None or setting.path in made
+        yield f"{mark if live else '#'}{setting.path[-1]} = {setting.example}"
 
 
 def _table_meaning(table: tuple[str, ...]) -> str:

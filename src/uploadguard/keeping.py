@@ -22,7 +22,7 @@ from uploadguard.models import Context, Decision, Verdict
 if TYPE_CHECKING:
     from uploadguard.config import Settings
     from uploadguard.ledger.ledger import Ledger
-    from uploadguard.ledger.outbox_thread import OutboxThread
+    from uploadguard.ledger.outbox_worker import OutboxThread
     from uploadguard.ledger.recorder import RecorderStatus
     from uploadguard.plugins import Plugins
 
@@ -134,9 +134,9 @@ class Keeper:
             )
             thread.start()
             if self._settings.outbox.run == "thread":
-                from uploadguard.ledger.outbox_thread import OutboxThread
+                from uploadguard.ledger.outbox_worker import OutboxThread
 
-                self._outbox = OutboxThread(lambda: self._ledger.worker(self._alarm))
+                self._outbox = OutboxThread(self._ledger.worker(self._alarm))
                 self._outbox.start()
             self._thread = thread
 

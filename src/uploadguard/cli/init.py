@@ -1,4 +1,4 @@
-"""``uploadguard init``: a configuration and an empty hash set to start from."""
+"""``uploadguard init``: a configuration, an empty hash set and an empty ledger to start from."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["init"]
 
+_LEDGER = "ledger"
+_SIGNING_KEY = "audit.key"
 _NEXT = """
 Next:
   cd {directory}
@@ -26,50 +28,87 @@ Next:
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 def init(directory: Path) -> None:
-    """Write a configuration and create an empty hash set.
+    """Write a configuration and create an empty hash set and an empty ledger.
 
-    DIR/uploadguard.toml has every setting, described; the hash set is beside it. What is there already is kept: where
-    there is a configuration, the hash set that it names is created if it is missing.
+    DIR/uploadguard.toml has every setting, described; the hash set and the ledger are beside it. Where the cryptography
+    package is installed, a key to sign the audit log's checkpoints with is made too. What is there already is kept:
+    where there is a configuration, the hash set and the ledger that it names are created if they are missing.
     """
-    from uploadguard.config import HashsetSettings, Settings
-    from uploadguard.config_reference import render_default_toml
+    from uploadguard.config import HashsetSettings, LedgerSettings, Settings
 
     config = directory / CONFIG_NAME
     has_config = config.exists() or config.is_symlink()
-    fresh = HashsetSettings(path=directory / HashsetSettings().path)
-    settings = Settings.load(config) if has_config else Settings(hashset=fresh)
-    hashset = settings.hashset.path
+    fresh = Settings(
+        hashset=HashsetSettings(path=directory / HashsetSettings().path),
+        ledger=LedgerSettings(path=directory / _LEDGER),
+    )
+    settings = Settings.load(config) if has_config else fresh
     directory.mkdir(parents=True, exist_ok=True)
-    has_hashset = _is_hashset(settings)
     if has_config:
         echo(f"{config}: there is a configuration already; it is kept as it is")
-    if has_hashset:
-        echo(f"{hashset}: there is a hash set already; it is kept as it is")
-    if has_config and has_hashset:
+    created = [_hashset(settings), _ledger(settings)]
+    if not has_config:
+        _write_config(config, _signing_key(directory))
+    elif not any(created):
         echo("nothing to do")
         return
-    if not has_hashset:
-        _create(settings)
-    if not has_config:
-        with config.open("x", encoding="utf-8") as file:
-            file.write(render_default_toml())
-        echo(f"{config}: the configuration, with all defaults")
     echo(_NEXT.format(directory=directory))
 
 
-def _is_hashset(settings: Settings) -> bool:
-    """Whether there is a hash set, one that can be read. Raises what is wrong with one that cannot."""
+def _hashset(settings: Settings) -> bool:
+    """Create the hash set, unless it is there. Raises what is wrong with one that cannot be read."""
     from uploadguard.hashset.manifest import MANIFEST_NAME
-    from uploadguard.opening import open_hashset
+    from uploadguard.opening import create_hashset, open_hashset
 
-    if not (settings.hashset.path / MANIFEST_NAME).exists():
+    path = settings.hashset.path
+    if (path / MANIFEST_NAME).exists():
+        open_hashset(settings)
+        echo(f"{path}: there is a hash set already; it is kept as it is")
         return False
-    open_hashset(settings)
+    create_hashset(settings)
+    echo(f"{path}: the hash set, empty; only this user can read it")
     return True
 
 
-def _create(settings: Settings) -> None:
-    from uploadguard.opening import create_hashset
+def _ledger(settings: Settings) -> bool:
+    """Create the ledger, if the configuration has one that is not there."""
+    from uploadguard.errors import LedgerDownError, LedgerError
+    from uploadguard.ledger.database import open_database
 
-    create_hashset(settings)
-    echo(f"{settings.hashset.path}: the hash set, empty; only this user can read it")
+    path = settings.ledger.path
+    if path is None:
+        return False
+    try:
+        open_database(settings).close()
+    except LedgerDownError:
+        raise
+    except LedgerError:
+        open_database(settings, create=True).close()
+        echo(f"{path}: the ledger, empty; only this user can read it")
+        return True
+    echo(f"{path}: there is a ledger already; it is kept as it is")
+    return False
+
+
+def _signing_key(directory: Path) -> bool:
+    """Make the key for the audit log's checkpoints, where that can be done."""
+    from importlib.util import find_spec
+
+    if find_spec("cryptography") is None:
+        return False
+    from uploadguard.ledger.checkpoints import write_signing_key
+
+    path = directory / _SIGNING_KEY
+    if not path.exists():
+        write_signing_key(path)
+        echo(f"{path}: the key that signs the audit log; keep a copy of its public part elsewhere")
+    return True
+
+
+def _write_config(config: Path, has_key: bool) -> None:
+    from uploadguard.config_reference import render_default_toml
+
+    beside = (("ledger", "signing_key_file"),) if has_key else ()
+    with config.open("x", encoding="utf-8") as file:
+        file.write(render_default_toml(beside=beside))
+    echo(f"{config}: the configuration, with all defaults")
