@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from uploadguard.config_types import Flag, Section
 from uploadguard.destinations.http import check_url
 from uploadguard.destinations.options import DestinationOptions, EnvName, SecretFile
+from uploadguard_ncmec.schema import IncidentType
 from uploadguard_ncmec.values import is_email
 
 __all__ = ["BASE_URLS", "Contact", "NcmecOptions"]
@@ -59,16 +60,7 @@ class NcmecOptions(DestinationOptions):
     company_template: Text | None = None
     terms_of_service: Text | None = None
     legal_url: Text | None = None
-    incident_type: Literal[
-        "Child Pornography (possession, manufacture, and distribution)",
-        "Child Sex Trafficking",
-        "Child Sex Tourism",
-        "Child Sexual Molestation",
-        "Misleading Domain Name",
-        "Misleading Words or Digital Images on the Internet",
-        "Online Enticement of Children for Sexual Acts",
-        "Unsolicited Obscene Material Sent to a Child",
-    ] = "Child Pornography (possession, manufacture, and distribution)"
+    incident_type: IncidentType = "Child Pornography (possession, manufacture, and distribution)"
     platform: Text | None = None
     service: Text | None = None
     additional_info: Text | None = None

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 from xml.etree import ElementTree as ET
 
 from uploadguard_ncmec.values import clean, is_address, is_email, is_flag, is_id, is_port, is_time, time_text
 
-__all__ = ["FILE_DETAILS", "NAMES", "REPORT", "Attributed", "DocumentError", "Group", "Leaf", "build"]
+__all__ = ["FILE_DETAILS", "NAMES", "REPORT", "Attributed", "DocumentError", "Group", "IncidentType", "Leaf", "build"]
 
 
 class DocumentError(Exception):
@@ -75,7 +75,7 @@ def maybe(*elements: Element) -> tuple[Use, ...]:
     return tuple(Use(element) for element in elements)
 
 
-_INCIDENT_TYPES = (
+IncidentType = Literal[
     "Child Pornography (possession, manufacture, and distribution)",
     "Child Sex Trafficking",
     "Child Sex Tourism",
@@ -84,7 +84,7 @@ _INCIDENT_TYPES = (
     "Misleading Words or Digital Images on the Internet",
     "Online Enticement of Children for Sexual Acts",
     "Unsolicited Obscene Material Sent to a Child",
-)
+]
 _MAX_INFO_CHARS = 20_000
 
 _INFO = Leaf("additionalInfo", max_chars=_MAX_INFO_CHARS, lines=True)
@@ -110,7 +110,7 @@ REPORT = Group(
             Group(
                 "incidentSummary",
                 (
-                    one(Leaf("incidentType", _INCIDENT_TYPES.__contains__)),
+                    one(Leaf("incidentType", get_args(IncidentType).__contains__)),
                     *maybe(Leaf("platform")),
                     one(Leaf("incidentDateTime", is_time)),
                     *maybe(Leaf("incidentDateTimeDescription")),
