@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, Strict, ValidationError
 
 from uploadguard.actions import Occasion
 from uploadguard.config_problems import sentences_of
 from uploadguard.config_sources import key_text
 from uploadguard.config_toml import KeyPath
-from uploadguard.config_types import Section, Span, UniqueNames
+from uploadguard.config_types import Section, UniqueNames
 from uploadguard.errors import ConfigError, PostponedError
 from uploadguard.models import Context, Decision
 
@@ -169,5 +169,5 @@ EnvName = Annotated[str, Field(min_length=1), AfterValidator(_checked_variable)]
 SecretFile = Annotated[Path, AfterValidator(_checked_file)]
 """A file with a secret in it."""
 
-TimeoutS = Annotated[Span, Field(ge=0.1, le=60)]
+TimeoutS = Annotated[float, Strict(), Field(ge=0.1, le=60, allow_inf_nan=False)]
 """How long one attempt may take, in seconds: an action has a minute."""
