@@ -25,7 +25,8 @@ _ORPHAN_AGE: Final = timedelta(days=1)
 """A decision whose file is preserved may wait in a spool for the database."""
 _UNFINISHED_AGE: Final = timedelta(hours=1)
 _OPEN_CASES: Final = ("open", "proposed")
-_OPEN_STATES: Final = tuple(state.value for state in State if state.is_open)
+_DONE: Final = (State.FILED.value, State.CANCELLED.value)
+"""A task that was refused is not done: a person may mend it, and it may need the file."""
 
 
 def sweep(database: Database, vault: Vault, now: datetime, *, orphans: bool) -> int:
@@ -92,7 +93,7 @@ def _expired(now: datetime) -> sa.Select[Any]:
             sa.or_(
                 cases.c.id.is_(None), sa.and_(cases.c.legal_hold.is_(sa.false()), cases.c.status.not_in(_OPEN_CASES))
             ),
-            ~sa.exists().where(of_decision, tasks.state.in_(_OPEN_STATES)),
+            ~sa.exists().where(of_decision, tasks.state.not_in(_DONE)),
         )
         .order_by(evidence.id)
         .limit(_BATCH)
