@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from uploadguard.config import Settings
 from uploadguard.errors import ConfigError
 from uploadguard.web.console.app import create_console
 
-__all__ = ["ConsoleServer", "WithoutSecrets", "console_server"]
+__all__ = ["ConsoleServer", "UnderPath", "WithoutSecrets", "console_server"]
 
 _SECRET = re.compile(r"/previews/[^/?]+")
 
@@ -30,6 +31,22 @@ class WithoutSecrets(logging.Filter):
             shown = _SECRET.sub("/previews/-", str(path).partition("?")[0])
             record.args = (client, method, shown, version, status)
         return True
+
+
+class UnderPath:
+    """Shows the application under a path, whether or not the proxy in front takes that path off."""
+
+    def __init__(self, app: ASGIApp, root: str) -> None:
+        self._app = app
+        self._root = root
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] == "http":
+            path = scope["path"]
+            inside = path == self._root or path.startswith(f"{self._root}/")
+            scope = {**scope, "root_path": self._root, "path": path if inside else self._root + path}
+        await self._app(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +66,12 @@ class ConsoleServer:
 @contextmanager
 def console_server(settings: Settings, host: str, port: int, *, root_path: str = "") -> Iterator[ConsoleServer]:
     """The server on an address. Raises :class:`~uploadguard.errors.ConfigError`, ``LedgerError``."""
+    root = f"/{root_path.strip('/')}" if root_path.strip("/") else ""
     app = create_console(settings)
     try:
         with _bound(host, port) as bound:
             config = uvicorn.Config(
-                app,
-                root_path=root_path.rstrip("/"),
+                UnderPath(app, root) if root else app,
                 ws="none",
                 server_header=False,
                 log_config=_LOGGING,
@@ -63,7 +80,7 @@ def console_server(settings: Settings, host: str, port: int, *, root_path: str =
             )
             name = f"[{host}]" if ":" in host else host
             yield ConsoleServer(
-                f"http://{name}:{bound.getsockname()[1]}{root_path.rstrip('/')}/",
+                f"http://{name}:{bound.getsockname()[1]}{root}/",
                 len(app.state.parts.accounts.list()),
                 uvicorn.Server(config),
                 bound,

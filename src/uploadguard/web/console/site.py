@@ -60,7 +60,7 @@ class Site:
             finalize=_finalize,
         )
         self.templates.globals.update(words=words, Role=Role, themes=THEMES)
-        self.templates.filters.update(when=_when, ago=_ago, count=_count, size=_size, age=_age)
+        self.templates.filters.update(when=_when, ago=_ago, count=_count, size=_size, plain=_plain)
 
     @property
     def secure(self) -> bool:
@@ -187,19 +187,14 @@ def _ago(value: datetime | None, fallback: str = "never") -> Markup | str:
     if value is None:
         return fallback
     seconds = (datetime.now(UTC) - value).total_seconds()
-    text = f"{_span(seconds)} ago" if seconds >= 0 else f"in {_span(-seconds)}"
+    text = "just now" if abs(seconds) < 60 else f"{_span(seconds)} ago" if seconds >= 0 else f"in {_span(-seconds)}"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         value.isoformat(), f"{value:%Y-%m-%d %H:%M:%S} UTC", text
     )
 
 
-def _age(value: datetime | None, fallback: str = "never") -> str:
-    return fallback if value is None else _span((datetime.now(UTC) - value).total_seconds())
-
-
 def _span(seconds: float) -> str:
-    if seconds < 60:
-        return "less than a minute"
+    """A span of a minute or more."""
     for limit, unit, name in ((3600, 60, "min"), (2 * 86400, 3600, "h")):
         if seconds < limit:
             return f"{seconds / unit:.0f} {name}"
@@ -216,3 +211,12 @@ def _size(value: float) -> str:
             return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} GiB"
+
+
+def _plain(value: object) -> str:
+    """A JSON value in words."""
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "-"
+    return str(value)

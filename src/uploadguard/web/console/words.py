@@ -16,7 +16,7 @@ REASONS = {
 VERDICTS = {"allow": "allowed", "not_scanned": "not scanned", "queue": "queued", "block": "blocked"}
 STATUSES = {
     "open": "open",
-    "proposed": "waits for a second person",
+    "proposed": "needs a second person",
     "confirmed": "confirmed",
     "dismissed": "dismissed",
 }
@@ -40,6 +40,9 @@ EVENTS = {
     "escalate": "escalated it",
     "requeue": "put it back into the queue",
     "comment": "noted",
+    "reveal": "looked at the file",
+    "export": "took the file out",
+    "destroy": "had the file destroyed",
 }
 PREVIEW_REASONS = (
     "To decide this case",

@@ -36,10 +36,9 @@
     const fold = target.closest("details");
     if (fold) fold.open = true;
     if (target.matches("summary")) {
-      const first = fold.querySelector("select, button[data-first], textarea, button");
-      (first || target).focus();
+      (fold.querySelector("button[data-first]") || target).focus();
       fold.scrollIntoView({ block: "nearest", behavior: "instant" });
-    } else if (target.matches("select")) {
+    } else if (target.matches("select, input")) {
       target.focus();
       target.scrollIntoView({ block: "nearest", behavior: "instant" });
     } else {

@@ -15,8 +15,8 @@ __all__ = ["activity"]
 
 _SPANS = {"24h": (24, timedelta(hours=1), "%H:%M"), "30d": (30, timedelta(days=1), "%d %b")}
 _VERDICTS = ("block", "queue", "not_scanned", "allow")
-_OUTCOMES = ("confirmed", "dismissed", "opened")
-_WIDTHS = {"wide": 820, "narrow": 340}
+_OUTCOMES = ("confirmed", "dismissed")
+_WIDTHS = {"wide": 1120, "narrow": 340}
 
 
 def activity(visit: Visit) -> Response:
@@ -40,7 +40,8 @@ def activity(visit: Visit) -> Response:
     groups = [
         ("checks", "Uploads checked", everything),
         ("found", "Uploads not simply allowed", everything[:-1]),
-        ("cases", "Cases", series(_OUTCOMES, outcomes)),
+        ("opened", "Cases opened", series(("opened",), outcomes)),
+        ("decided", "Cases decided", series(_OUTCOMES, outcomes)),
     ]
     return visit.page(
         "activity.html",

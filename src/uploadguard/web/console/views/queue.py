@@ -90,7 +90,7 @@ def queue(visit: Visit) -> Response:
         tenants=queries.tenants(visit.parts.ledger.database),
         lists=list_names(visit),
         reasons=words.REASONS,
-        status_choices={"": "open and proposed", **{key: words.STATUSES.get(key, key) for key in _SHOWN if key}},
+        status_choices={"": "undecided", **{key: words.STATUSES.get(key, key) for key in _SHOWN if key}},
     )
 
 
