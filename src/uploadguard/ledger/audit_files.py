@@ -129,6 +129,7 @@ def verify_file(
     """
     verifier = Verifier(public_keys, checkpoints, first=first)
     number = read_bytes = told_bytes = 0
+    after_entry = False
     while line := file.readline(_MAX_LINE_BYTES):
         number += 1
         read_bytes += len(line)
@@ -145,7 +146,11 @@ def verify_file(
         elif isinstance(item, Head):
             verifier.head(item)
         else:
+            if item.seq != verifier.last or not after_entry:
+                text = f"line {number}: the checkpoint of entry {item.seq} stands elsewhere than after it"
+                verifier.fault(item.seq, FaultKind.CHECKPOINT, text)
             verifier.checkpoint(item)
+        after_entry = isinstance(item, Row)
     return verifier.finish(now)
 
 
