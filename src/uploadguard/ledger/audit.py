@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -30,7 +30,19 @@ from uploadguard.ledger import schema
 if TYPE_CHECKING:
     from uploadguard.ledger.database import Database
 
-__all__ = ["AuditEntry", "Head", "Row", "append", "canonical", "chained", "list_entries", "parse_entry", "read_log"]
+__all__ = [
+    "Act",
+    "AuditEntry",
+    "Head",
+    "Row",
+    "append",
+    "append_all",
+    "canonical",
+    "chained",
+    "list_entries",
+    "parse_entry",
+    "read_log",
+]
 
 _PAGE = 2000
 
@@ -48,6 +60,15 @@ class Head(NamedTuple):
 
     seq: int | None
     digest: bytes | None
+
+
+class Act(NamedTuple):
+    """What an entry is to say; see :func:`append`."""
+
+    actor: str
+    action: str
+    subject: str
+    detail: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +90,36 @@ def append(connection: Connection, actor: str, action: str, subject: str, **deta
     ``subject`` names the record, as ``case:12``. ``detail`` holds JSON values: no hash, no list's name, nothing of an
     uploader, since the log is kept for ever. Raises :class:`~uploadguard.errors.AuditError`.
     """
-    head = connection.execute(
-        sa.select(schema.audit_head.c.seq, schema.audit_head.c.digest).where(schema.audit_head.c.id == 1)
-    ).one_or_none()
+    return append_all(connection, [Act(actor, action, subject, detail)])
+
+
+def append_all(connection: Connection, acts: Sequence[Act]) -> int:
+    """As :func:`append`, an entry for each of these, in order; returns the number of the last."""
+    head = connection.execute(_HEAD).one_or_none()
     if head is None:
         raise AuditError("the audit log has no head, so nothing can be written to it")
-    seq: int = head.seq + 1
-    entry = canonical(
-        {
-            "seq": seq,
-            "at": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "actor": actor,
-            "action": action,
-            "subject": subject,
-            "detail": detail,
-        }
-    )
-    digest = chained(head.digest, entry)
-    connection.execute(sa.insert(schema.audit).values(seq=seq, entry=entry, digest=digest))
-    connection.execute(sa.update(schema.audit_head).where(schema.audit_head.c.id == 1).values(seq=seq, digest=digest))
-    return seq
+    seq, digest = head
+    rows = []
+    for act in acts:
+        seq += 1
+        at = datetime.now(UTC).isoformat(timespec="microseconds")
+        entry = canonical({"seq": seq, "at": at, **act._asdict()})
+        digest = chained(digest, entry)
+        rows.append({"seq": seq, "entry": entry, "digest": digest})
+    if rows:
+        connection.execute(_ENTRIES, rows)
+        connection.execute(_NEW_HEAD, {"new_seq": seq, "new_digest": digest})
+    return int(seq)
+
+
+# Made once: every decision is written by them, while all who record wait.
+_HEAD = sa.select(schema.audit_head.c.seq, schema.audit_head.c.digest).where(schema.audit_head.c.id == 1)
+_ENTRIES = sa.insert(schema.audit)
+_NEW_HEAD = (
+    sa.update(schema.audit_head)
+    .where(schema.audit_head.c.id == 1)
+    .values(seq=sa.bindparam("new_seq"), digest=sa.bindparam("new_digest"))
+)
 
 
 def canonical(value: Mapping[str, Any]) -> str:

@@ -23,10 +23,10 @@ from uploadguard.ledger.database import Database
 from uploadguard.ledger.delivery.chores import Chore, Chores
 from uploadguard.ledger.delivery.crew import Crew
 from uploadguard.ledger.delivery.groups import GroupCommit
-from uploadguard.ledger.delivery.journal import Written
 from uploadguard.ledger.delivery.leases import Lease, Leases
 from uploadguard.ledger.delivery.outcomes import Ending, Outcome, Settling, carry_out
 from uploadguard.ledger.delivery.pauses import Pauses
+from uploadguard.ledger.delivery.rows import Written
 from uploadguard.ledger.delivery.watch import Watch, log_alarm
 from uploadguard.ledger.outbox import OutboxStatus
 from uploadguard.logs import log
@@ -75,7 +75,7 @@ class OutboxWorker:
         self._database = database
         self._leases = Leases(database, settings.lease_s)
         self._progress: GroupCommit[Written] = GroupCommit(database.changing)
-        self._settling = Settling(database, settings, self._leases.clock)
+        self._settling = Settling(database, settings)
         self._pauses = Pauses(settings)
         watch = Watch(database, settings, actions, alarm or log_alarm, watcher)
         self._chores = ((_WATCH_S, watch.run), *chores)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from uploadguard.actions import Evidence, State
 from uploadguard.errors import ActionError, LeaseLostError, PostponedError, RefusedError
-from uploadguard.ledger import schema
 from uploadguard.ledger.delivery.groups import GroupCommit
 from uploadguard.ledger.delivery.leases import Lease
+from uploadguard.ledger.delivery.rows import Written, has_lease, update_under_lease
 
-__all__ = ["TakenBackError", "TaskJournal", "Written", "update_under_lease"]
+__all__ = ["TakenBackError", "TaskJournal"]
 
 
 class TakenBackError(PostponedError):
@@ -25,36 +22,6 @@ class TakenBackError(PostponedError):
 
     def __init__(self) -> None:
         super().__init__("taken back meanwhile")
-
-
-class Written(enum.Enum):
-    """What became of a change under a lease."""
-
-    KEPT = enum.auto()
-    KEPT_CANCELLED = enum.auto()
-    """Kept; but the task was taken back."""
-    CONTRADICTED = enum.auto()
-    """Nothing was changed, since the task was taken back meanwhile, or not any more."""
-    LOST = enum.auto()
-    """Nothing was changed: another worker has the task."""
-
-
-def update_under_lease(
-    connection: Connection, lease: Lease, values: Mapping[str, Any], *, cancelled: bool | None = None
-) -> Written:
-    """Change the task's row, if this worker still has it; and, unless None, only if it is ``cancelled`` or not."""
-    tasks = schema.tasks.c
-    mine = sa.and_(tasks.id == lease.id, tasks.lease == lease.token)
-    condition = mine if cancelled is None else sa.and_(mine, tasks.cancelled == cancelled)
-    found = connection.execute(
-        sa.update(schema.tasks).where(condition).values(**values).returning(tasks.cancelled)
-    ).scalar_one_or_none()
-    if found is not None:
-        return Written.KEPT_CANCELLED if found else Written.KEPT
-    if cancelled is None:
-        return Written.LOST
-    still = connection.execute(sa.select(tasks.id).where(mine)).scalar_one_or_none()
-    return Written.LOST if still is None else Written.CONTRADICTED
 
 
 class TaskJournal:
@@ -110,7 +77,12 @@ class TaskJournal:
 
     def evidence(self) -> Evidence | None:
         """See :meth:`uploadguard.actions.Journal.evidence`."""
-        self._check(self._progress.write(self._lease.id, partial(_look, lease=self._lease)))
+        lease = self._lease
+
+        def look(connection: Connection) -> Written:
+            return Written.KEPT if has_lease(connection, lease.id, lease.token) else Written.LOST
+
+        self._check(self._progress.write(lease.id, look))
         return self._evidence(self._lease.decision_id, self._task.action) if self._evidence is not None else None
 
     def _unless_finishing(self) -> bool | None:
@@ -120,8 +92,13 @@ class TaskJournal:
     def _keep(self, values: Mapping[str, Any], *, cancelled: bool | None = None) -> Written:
         if self._lease.ended:
             raise LeaseLostError(_LOST)
-        change = partial(update_under_lease, lease=self._lease, values=values, cancelled=cancelled)
-        return self._check(self._progress.write(self._lease.id, change))
+        lease = self._lease
+        return self._check(
+            self._progress.write(
+                lease.id,
+                lambda connection: update_under_lease(connection, lease.id, lease.token, values, cancelled=cancelled),
+            )
+        )
 
     def _check(self, written: Written) -> Written:
         if written is Written.LOST:
@@ -133,10 +110,3 @@ class TaskJournal:
 
 
 _LOST = "the task is not this worker's any more"
-
-
-def _look(connection: Connection, lease: Lease) -> Written:
-    """Change nothing, but tell whether this worker still has the task."""
-    tasks = schema.tasks.c
-    mine = sa.select(tasks.id).where(tasks.id == lease.id, tasks.lease == lease.token)
-    return Written.LOST if connection.execute(mine).scalar_one_or_none() is None else Written.KEPT

@@ -19,8 +19,9 @@ from uploadguard.errors import ActionError, LeaseLostError, LedgerError, Postpon
 from uploadguard.ledger import audit
 from uploadguard.ledger.database import Database
 from uploadguard.ledger.delivery.groups import GroupCommit
-from uploadguard.ledger.delivery.journal import TakenBackError, TaskJournal, Written, update_under_lease
-from uploadguard.ledger.delivery.leases import Clock, Lease
+from uploadguard.ledger.delivery.journal import TakenBackError, TaskJournal
+from uploadguard.ledger.delivery.leases import Lease
+from uploadguard.ledger.delivery.rows import After, Written, update_under_lease
 from uploadguard.ledger.delivery.waits import asked_s, longest_s
 from uploadguard.logs import redact
 
@@ -69,7 +70,7 @@ def carry_out(
     journal = TaskJournal(lease, progress, evidence)
     lease.since = time.monotonic()
     try:
-        receipt = action.deliver(lease.task, journal)
+        receipt: object = action.deliver(lease.task, journal)
     except LeaseLostError:
         return Outcome(Ending.LOST)
     except TakenBackError:
@@ -115,9 +116,8 @@ class _Settled:
 class Settling:
     """Writes outcomes: final ones with their audit entries, those of several threads in one transaction."""
 
-    def __init__(self, database: Database, settings: OutboxSettings, clock: Clock) -> None:
+    def __init__(self, database: Database, settings: OutboxSettings) -> None:
         self._settings = settings
-        self._clock = clock
         self._final: GroupCommit[_Settled] = GroupCommit(database.writing, _append)
         self._going_on: GroupCommit[_Settled] = GroupCommit(database.changing)
 
@@ -136,23 +136,23 @@ class Settling:
         free = {"lease": None, "lease_until": None, "error": outcome.error}
         cancelled = None
         if ending is Ending.FILED:
-            values = {"state": State.FILED.value, "done_at": self._clock.now(), **_receipt(lease, outcome)}
+            values = {"state": State.FILED.value, "done_at": After(), **_receipt(lease, outcome)}
         elif ending is Ending.REFUSED:
             values = {"state": State.REFUSED.value, "refused_in": lease.state.value, "alarmed_at": None}
         elif ending is Ending.CANCELLED:
-            values = {"state": State.CANCELLED.value, "done_at": self._clock.now()}
+            values = {"state": State.CANCELLED.value, "done_at": After()}
             cancelled = True
         elif ending is Ending.AGAIN:
-            values = {"next_at": self._clock.now()}
+            values = {"next_at": After()}
         else:
             # At random, so that tasks which failed together do not come back together.
             wait_s = random.uniform(0, longest_s(self._settings, lease.attempts))  # noqa: S311 - no secret
-            values = {"next_at": self._clock.after(max(wait_s, asked_s(outcome.after_s)))}
-        written = update_under_lease(connection, lease, {**free, **values}, cancelled=cancelled)
+            values = {"next_at": After(max(wait_s, asked_s(outcome.after_s)))}
+        written = update_under_lease(connection, lease.id, lease.token, {**free, **values}, cancelled=cancelled)
         if written is Written.CONTRADICTED:
             # It is wanted again. What had been opened is retracted by now.
-            anew = {"state": State.PENDING.value, "remote_id": None, "notes": {}, "next_at": self._clock.now()}
-            if update_under_lease(connection, lease, {**free, **anew}) is Written.LOST:
+            anew: dict[str, Any] = {"state": State.PENDING.value, "remote_id": None, "notes": {}, "next_at": After()}
+            if update_under_lease(connection, lease.id, lease.token, {**free, **anew}) is Written.LOST:
                 written = Written.LOST
         return _Settled(written, lease, ending, outcome.error)
 
@@ -174,8 +174,12 @@ def _receipt(lease: Lease, outcome: Outcome) -> dict[str, Any]:
 
 
 def _append(connection: Connection, group: Sequence[_Settled]) -> None:
-    for one in group:
-        if one.written in (Written.KEPT, Written.KEPT_CANCELLED):
-            audit.append(
-                connection, "outbox", f"task.{one.ending}", f"task:{one.lease.id}", action_name=one.lease.action
-            )
+    """The audit entries of what was settled."""
+    audit.append_all(
+        connection,
+        [
+            audit.Act("outbox", f"task.{one.ending}", f"task:{one.lease.id}", {"action_name": one.lease.action})
+            for one in group
+            if one.written in (Written.KEPT, Written.KEPT_CANCELLED)
+        ],
+    )
