@@ -134,15 +134,32 @@ def test_a_generation_that_is_rolled_back_is_brought_forward(database: Database,
     apply_local_lists(database, hashset, KINDS)
     change(database, "b", "-a")
     apply_local_lists(database, hashset, KINDS)
+    hashset.add_list("another", [ListEntry("o", (("sha256", sha256("o")),))], KINDS)
+    change(database, "c")
+    apply_local_lists(database, hashset, KINDS)
+    assert entries(hashset, "a", "b", "c") == ["b", "c"]
+    hashset.rollback()  # to before "another", with the local list of then
+    assert entries(hashset, "a", "b", "c") == ["b"]
+    assert apply_local_lists(database, hashset, KINDS)
+    assert entries(hashset, "a", "b", "c") == ["b", "c"]
+    hashset.rollback(0)  # before there was a local list
+    assert hashset.lists() == ()
+    assert apply_local_lists(database, hashset, KINDS)
+    assert entries(hashset, "a", "b", "c") == ["b", "c"]
+
+
+def test_no_generation_to_go_back_to_is_pushed_out(database: Database, hashset: HashSet) -> None:
+    for name in ("first", "second"):
+        hashset.add_list(name, [ListEntry("o", (("sha256", sha256("o")),))], KINDS)
     before = hashset.previous_generations
+    for number in range(12):
+        change(database, f"e{number}")
+        assert apply_local_lists(database, hashset, KINDS)
+    assert hashset.previous_generations == before == (1, 0)
     hashset.rollback()
-    assert entries(hashset, "a", "b") == ["a"]
-    assert apply_local_lists(database, hashset, KINDS)
-    assert entries(hashset, "a", "b") == ["b"]
-    hashset.rollback(before[-2])  # before the list was there
-    assert [one.name for one in hashset.lists()] == ["other"]
-    assert apply_local_lists(database, hashset, KINDS)
-    assert entries(hashset, "a", "b") == ["b"]
+    assert [one.name for one in hashset.lists()] == ["first"]
+    apply_local_lists(database, hashset, KINDS)
+    assert info(hashset).entries == 12
 
 
 def test_compaction_keeps_how_far_a_list_is(database: Database, hashset: HashSet) -> None:

@@ -106,7 +106,7 @@ class Manifest(_GenerationRecord):
         return self._followed_by(segments, previous)
 
     def compacted(self, segments: Iterable[SegmentRecord]) -> Manifest:
-        """The generation after this one, of other segments with the same content: none to go back to is lost."""
+        """The generation after this one, of other segments, which leaves those to go back to as they are."""
         return self._followed_by(segments, self.previous)
 
     def _followed_by(self, segments: Iterable[SegmentRecord], previous: tuple[PreviousGeneration, ...]) -> Manifest:

@@ -160,6 +160,7 @@ class HashSet:
         source: str = "",
         replace: bool = False,
         append: bool = False,
+        undoable: bool = True,
         progress: Progress | None = None,
         compiling: Compiling | None = None,
     ) -> ListInfo:
@@ -167,7 +168,8 @@ class HashSet:
 
         A list of that name may be there only with ``replace``, which puts the entries in place of its own, or
         ``append``, which adds them, whatever their ids. ``signal_types`` gives length_bytes and max_distance_bits by
-        name. Other writers wait while ``entries`` are read.
+        name. Other writers wait while ``entries`` are read. If not ``undoable``, the generation until then does not
+        become one to go back to, and pushes none out: for changes that come again by themselves after a rollback.
 
         Raises :class:`ListError` for a name that is taken or not one, :class:`EmptyListError`,
         :class:`~uploadguard.errors.ListFormatError`, :class:`~uploadguard.errors.HashSetBusyError`,
@@ -199,7 +201,7 @@ class HashSet:
                     spools=spools,
                 )
             kept = [record for record in manifest.segments if not replace or record not in present]
-            changed = manifest.next([*kept, self._files.record(path)], keep_previous=self._keep_previous)
+            changed = self._next(manifest, [*kept, self._files.record(path)], undoable=undoable)
             self._files.write(changed, after=stamp)
             return _info(changed.of_list(name))
 
@@ -211,6 +213,7 @@ class HashSet:
         signal_types: SignalTypes,
         *,
         source: str | None = None,
+        undoable: bool = True,
         progress: Progress | None = None,
         compiling: Compiling | None = None,
     ) -> ListUpdate:
@@ -219,7 +222,7 @@ class HashSet:
         Writes one small segment, whatever the list's size. An entry replaces all of its id that were there, and those
         before it in ``added``; one without hashes only ends them. Ids that are not there are no error, so that a
         change can be repeated. Where nothing changes, the new generation holds the same, and notes that the list is up
-        to date. ``source`` is by default the list's.
+        to date. ``source`` is by default the list's, ``undoable`` as for :meth:`add_list`.
 
         Merges the latest segments where many small ones have gathered; where all should be merged, that is done on a
         thread, which the process's end waits for. Raises :class:`UnknownListError`, and else as :meth:`add_list`.
@@ -255,7 +258,7 @@ class HashSet:
                 (info,) = (info for info in confirmed.lists() if info.name == name)
                 return ListUpdate(info, confirmed.generation, 0, 0)
             records = self._merge_tail(manifest, present, segments, self._files.record(path))
-            changed = manifest.next(put_in_place(manifest, present, records), keep_previous=self._keep_previous)
+            changed = self._next(manifest, put_in_place(manifest, present, records), undoable=undoable)
             self._files.write(changed, after=stamp)
             update = ListUpdate(_info(records), changed.generation, delta.added, delta.removed)
         if is_due(update.info):
@@ -343,6 +346,9 @@ class HashSet:
     def encrypted_files(self) -> EncryptedFiles:
         """How many of the files are encrypted, those of previous generations included."""
         return self._files.encrypted_files()
+
+    def _next(self, manifest: Manifest, segments: Iterable[SegmentRecord], *, undoable: bool) -> Manifest:
+        return manifest.next(segments, keep_previous=self._keep_previous) if undoable else manifest.compacted(segments)
 
     def _size_bytes(self) -> int:
         return sum(record.size_bytes for record in self._files.read().files().values())

@@ -2,7 +2,8 @@
 
 The ledger has their changes in order. Each host brings its own hash set up to the last one, by one small segment for
 each list. How far it came is in the list's source text, in the hash set itself; so it goes back with a generation that
-is rolled back, and what was taken off is applied again. With the number stands a fingerprint of that change: in
+is rolled back, and what was taken off is applied again; and none of these changes pushes out a generation that an
+operator might go back to. With the number stands a fingerprint of that change: in
 another ledger, or one restored from a backup, it is another one's, and the list is then built anew.
 """
 
@@ -103,6 +104,7 @@ class _LocalList:
                 self._unless_overtaken(place, removed),
                 self.signal_types,
                 source=source,
+                undoable=False,
             )
         except UnknownListError:
             raise _OvertakenError from None
@@ -127,6 +129,7 @@ class _LocalList:
                     role=self.role,
                     source=source,
                     replace=place.source is not None,
+                    undoable=False,
                 )
             except ListError:
                 if self._source() != place.source:
