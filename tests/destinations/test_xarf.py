@@ -445,7 +445,10 @@ class TestOptions:
             ({**GOOD, "token": "abc"}, "actions.x.token: unknown key"),
             ({**GOOD, "timeout_s": 61.0}, "actions.x.timeout_s: must be a number, 0.1 to 60"),
             ({**SMTP, "smtp": {"host": "a", "username": "b"}}, "actions.x: needs, in smtp, username with password_env"),
-            ({**SMTP, "smtp": {"host": "a", "ca_file": "/nonexistent"}}, "actions.x.smtp: holds no certificates"),
+            (
+                {**SMTP, "smtp": {"host": "a", "ca_file": "/nonexistent"}},
+                "actions.x.smtp: has a ca_file that holds no certificates",
+            ),
             ({**SMTP, "smtp": {"host": "a", "security": "ssl"}}, 'actions.x.smtp.security: must be "starttls", "tls"'),
             ({**SMTP, "smtp": {"host": "a", "password_env": "NOPE_NOT_SET"}}, "actions.x.smtp.password_env: names an"),
         ],

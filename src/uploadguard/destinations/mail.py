@@ -114,10 +114,12 @@ class Mailer:
         self._total_s = total_s
         self._port = options.port if options.port is not None else _PORTS[options.security]
         self._password = Secret(options.password_env, options.password_file)
-        try:
-            self._tls = ssl.create_default_context(cafile=options.ca_file)
-        except (OSError, ssl.SSLError):
-            raise ValueError("holds no certificates, or cannot be read") from None
+        self._tls = None
+        if options.security != "none":
+            try:
+                self._tls = ssl.create_default_context(cafile=options.ca_file)
+            except (OSError, ssl.SSLError):
+                raise ValueError("has a ca_file that holds no certificates, or cannot be read") from None
 
     def send(self, mail: bytes, envelope_from: str, recipients: Mapping[int, str]) -> Refusals:
         """Hand the mail over for these recipients, by position. Once it returns, the server has it for all others.

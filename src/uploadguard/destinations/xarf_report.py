@@ -158,11 +158,11 @@ def _url_of(task: Task, options: ReportOptions) -> str | None:
             if f"{{{name}}}" in url:
                 if value is None:
                     return None
-                url = url.replace(f"{{{name}}}", quote(value, safe=""))
+                url = url.replace(f"{{{name}}}", quote(value, safe="", errors="replace"))
     if url is None:
         return None
     # Other characters may stand in what a host calls a URL, but not in a URI.
-    url = quote(url, safe="%/:?#[]@!$&'()*+,;=-._~")
+    url = quote(url, safe="%/:?#[]@!$&'()*+,;=-._~", errors="replace")
     try:
         parts = urlsplit(url)
         return url if parts.scheme and parts.hostname else None

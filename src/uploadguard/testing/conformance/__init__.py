@@ -1,4 +1,4 @@
-"""Suites that a plugin's signal types and list readers must pass; the built-in ones pass them too.
+"""Suites that a plugin's signal types, list readers and actions must pass; the built-in ones pass them too.
 
 Subclass one in a test module, name the class ``Test...``, and let ``make`` give a fresh object::
 
@@ -9,12 +9,14 @@ Subclass one in a test module, name the class ``Test...``, and let ``make`` give
 This needs pytest, numpy and Pillow.
 """
 
+from uploadguard.testing.conformance.actions import ActionConformance
 from uploadguard.testing.conformance.digests import DigestSignalConformance
 from uploadguard.testing.conformance.pixels import PixelSignalConformance
 from uploadguard.testing.conformance.readers import ListReaderConformance, SampleEntry
 from uploadguard.testing.conformance.signals import SignalTypeConformance
 
 __all__ = [
+    "ActionConformance",
     "DigestSignalConformance",
     "ListReaderConformance",
     "PixelSignalConformance",
