@@ -370,3 +370,18 @@ def newkey(file: Path, public: Path | None) -> Exit:
     echo(f"{file}: a new key, of id {key.public.id}; only this user can read it")
     click.echo(key.public.pem, nl=False)
     return Exit.OK
+
+
+@audit.command()
+@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.pass_obj
+def publickey(state: State, file: Path | None) -> Exit:
+    """Print the public key of the key in FILE, or else of ledger.signing_key_file: for those who verify."""
+    from uploadguard.errors import ConfigError
+    from uploadguard.ledger.checkpoints import read_signing_key
+
+    path = file or state.load_settings().ledger.signing_key_file
+    if path is None:
+        raise ConfigError("ledger.signing_key_file is not set; `uploadguard audit newkey FILE` makes a key")
+    click.echo(read_signing_key(path).public.pem, nl=False)
+    return Exit.OK
