@@ -86,6 +86,12 @@ def test_the_preserved_file_is_told_of(database: Database, cases: Cases) -> None
     assert (evidence.size_bytes, evidence.media_type) == (77, "image/png")
     assert evidence.keep_until == stored + timedelta(days=365)
     assert evidence.destroyed_at is None
+    assert not evidence.held
+    change_case(database, made.case_id, legal_hold=True)
+    detail = cases.show(made.case_id)
+    assert detail.case.legal_hold
+    assert detail.uploads[0].evidence is not None
+    assert detail.uploads[0].evidence.held
 
 
 def test_claiming_keeps_others_off(database: Database, cases: Cases) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from uploadguard.errors import UnknownRecordError
 from uploadguard.ledger import schema
 from uploadguard.ledger.codec import Recorded, from_record
+from uploadguard.ledger.evidence import EvidenceInfo
 from uploadguard.ledger.schema import Id, Utc
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ __all__ = [
     "CasePage",
     "CaseStatus",
     "CaseUpload",
-    "EvidenceInfo",
     "Feedback",
     "Outcome",
     "case_of",
@@ -96,16 +96,6 @@ class Case:
 
     def __repr__(self) -> str:
         return f"Case({self.id}, {self.status}, round={self.round})"
-
-
-@dataclass(frozen=True, slots=True)
-class EvidenceInfo:
-    """What is known of an upload's file in the vault."""
-
-    size_bytes: int
-    media_type: str | None
-    keep_until: datetime | None
-    destroyed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,33 +281,27 @@ def _case(row: sa.Row[Any]) -> Case:
     return Case(**{name: values[name] for name in _COLUMNS} | {"status": CaseStatus(values["status"])})
 
 
-def uploads_of(connection: Connection, case_id: int) -> tuple[CaseUpload, ...]:
+def uploads_of(connection: Connection, case: Case) -> tuple[CaseUpload, ...]:
     """The case's first uploads, in the order of their recording."""
     decisions, evidence = schema.decisions, schema.evidence
     rows = connection.execute(
-        sa.select(
-            decisions.c.id,
-            decisions.c.record,
-            evidence.c.size_bytes,
-            evidence.c.media_type,
-            evidence.c.keep_until,
-            evidence.c.destroyed_at,
-        )
+        sa.select(decisions.c.id, decisions.c.record, decisions.c.legal_hold, *(evidence.c[name] for name in _EVIDENCE))
         .select_from(decisions.outerjoin(evidence, evidence.c.decision_id == decisions.c.id))
-        .where(decisions.c.case_id == case_id)
+        .where(decisions.c.case_id == case.id)
         .order_by(decisions.c.id)
         .limit(MAX_UPLOADS)
     )
-    return tuple(
-        CaseUpload(
-            row.id,
-            from_record(row.record),
-            EvidenceInfo(row.size_bytes, row.media_type, row.keep_until, row.destroyed_at)
-            if row.size_bytes is not None
-            else None,
-        )
-        for row in rows
-    )
+    return tuple(CaseUpload(row.id, from_record(row.record), _evidence(row, case)) for row in rows)
+
+
+_EVIDENCE = ("size_bytes", "media_type", "stored_at", "keep_until", "viewed_at", "destroyed_at")
+
+
+def _evidence(row: sa.Row[Any], case: Case) -> EvidenceInfo | None:
+    if row.size_bytes is None:
+        return None
+    values = {name: getattr(row, name) for name in _EVIDENCE}
+    return EvidenceInfo(decision_id=row.id, case_id=case.id, held=row.legal_hold or case.legal_hold, **values)
 
 
 def events_of(connection: Connection, case_id: int) -> tuple[CaseEvent, ...]:

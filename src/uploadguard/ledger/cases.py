@@ -28,7 +28,6 @@ from uploadguard.ledger.case_views import (
     CasePage,
     CaseStatus,
     CaseUpload,
-    EvidenceInfo,
     Feedback,
     Outcome,
     case_of,
@@ -49,7 +48,6 @@ __all__ = [
     "CaseUpload",
     "Cases",
     "Decided",
-    "EvidenceInfo",
     "Feedback",
     "Outcome",
 ]
@@ -204,7 +202,7 @@ class Cases:
         """One case with all that belongs to it. Raises :class:`~uploadguard.errors.UnknownRecordError`."""
         with self._database.reading() as connection:
             case = case_of(connection, case_id)
-            uploads = case_views.uploads_of(connection, case_id)
+            uploads = case_views.uploads_of(connection, case)
             events = case_views.events_of(connection, case_id)
         return CaseDetail(case, uploads, events, tuple(self._outbox.list(case_id=case_id, limit=_MAX_TASKS)))
 
