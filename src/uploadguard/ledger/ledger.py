@@ -111,7 +111,7 @@ class Ledger:
         def preview(data: bytes, clear: bool, frame: int, /) -> bytes:
             return make_preview(data, self.settings, clear=clear, frame=frame, plugins=self._plugins)
 
-        return EvidenceRoom(self.database, self.vault, preview)
+        return EvidenceRoom(self.database, self.vault, preview, is_spooling=lambda: self.spool.status().files > 0)
 
     @cached_property
     def checkpointer(self) -> Checkpointer:
