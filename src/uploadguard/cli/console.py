@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,17 +10,17 @@ import click
 
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.output import echo, new_table, print_json, print_table, report_warning
+from uploadguard.cli.person import acting_option, acting_person
 from uploadguard.cli.state import State
 
 if TYPE_CHECKING:
     from uploadguard.ledger.accounts import Accounts
-    from uploadguard.ledger.people import Person, Role
+    from uploadguard.ledger.people import Role
 
 __all__ = ["console"]
 
 _ROLES = ("review", "lead", "reveal", "evidence", "audit", "admin")
 
-acting = click.option("--as", "acting_as", metavar="NAME", help="Who does this, for the audit log. [default: you]")
 roles_option = click.option(
     "--role", "roles", type=click.Choice(_ROLES), multiple=True, required=True, help="May be given several times."
 )
@@ -43,8 +42,10 @@ def console(context: click.Context, host: str | None, port: int | None, root_pat
 
     try:
         from uploadguard.web.console import serving
-    except ImportError as error:
-        raise ConfigError(f"the console needs the package {error.name}: pip install 'uploadguard[console]'") from error
+    except ModuleNotFoundError as error:
+        if error.name != "uvicorn":
+            raise
+        raise ConfigError("the console needs the package uvicorn: pip install 'uploadguard[console]'") from error
     state: State = context.obj
     settings = state.load_settings()
     host, port = host or settings.console.host, settings.console.port if port is None else port
@@ -59,59 +60,59 @@ def console(context: click.Context, host: str | None, port: int | None, root_pat
 @console.command()
 @click.argument("name")
 @roles_option
-@acting
+@acting_option
 @click.pass_obj
-def adduser(state: State, name: str, roles: tuple[str, ...], acting_as: str | None) -> Exit:
+def adduser(state: State, name: str, roles: tuple[str, ...], acting: str | None) -> Exit:
     """Make the account NAME and print its password, which is shown this once."""
     with _accounts(state) as accounts:
-        echo(accounts.add(name, _roles(roles), _person(acting_as)))
+        echo(accounts.add(name, _roles(roles), acting_person(acting)))
     return Exit.OK
 
 
 @console.command()
 @click.argument("name")
-@acting
+@acting_option
 @click.pass_obj
-def passwd(state: State, name: str, acting_as: str | None) -> Exit:
+def passwd(state: State, name: str, acting: str | None) -> Exit:
     """Give the account NAME a new password, print it, and end its sessions."""
     with _accounts(state) as accounts:
-        echo(accounts.set_password(name, _person(acting_as)))
+        echo(accounts.set_password(name, acting_person(acting)))
     return Exit.OK
 
 
 @console.command()
 @click.argument("name")
 @roles_option
-@acting
+@acting_option
 @click.pass_obj
-def roles(state: State, name: str, roles: tuple[str, ...], acting_as: str | None) -> Exit:
+def roles(state: State, name: str, roles: tuple[str, ...], acting: str | None) -> Exit:
     """Give the account NAME these roles in place of those it has."""
     with _accounts(state) as accounts:
-        accounts.set_roles(name, _roles(roles), _person(acting_as))
+        accounts.set_roles(name, _roles(roles), acting_person(acting))
     echo(f"{name} has the roles {', '.join(sorted(set(roles)))}.")
     return Exit.OK
 
 
 @console.command()
 @click.argument("name")
-@acting
+@acting_option
 @click.pass_obj
-def disable(state: State, name: str, acting_as: str | None) -> Exit:
+def disable(state: State, name: str, acting: str | None) -> Exit:
     """Shut the account NAME out, and end its sessions. What it did stays in the log."""
     with _accounts(state) as accounts:
-        accounts.disable(name, _person(acting_as))
+        accounts.disable(name, acting_person(acting))
     echo(f"{name} is shut out.")
     return Exit.OK
 
 
 @console.command()
 @click.argument("name")
-@acting
+@acting_option
 @click.pass_obj
-def enable(state: State, name: str, acting_as: str | None) -> Exit:
+def enable(state: State, name: str, acting: str | None) -> Exit:
     """Let the account NAME in again, with its password."""
     with _accounts(state) as accounts:
-        accounts.enable(name, _person(acting_as))
+        accounts.enable(name, acting_person(acting))
     echo(f"{name} may sign in again.")
     return Exit.OK
 
@@ -164,10 +165,3 @@ def _roles(names: tuple[str, ...]) -> frozenset[Role]:
     from uploadguard.ledger.people import Role
 
     return frozenset(Role(name) for name in names)
-
-
-def _person(acting_as: str | None) -> Person:
-    """Whoever has the ledger's database in hand has all roles."""
-    from uploadguard.ledger.people import Person, Role
-
-    return Person(acting_as or getpass.getuser(), frozenset(Role))
