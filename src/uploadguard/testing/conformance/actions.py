@@ -214,7 +214,7 @@ class ActionConformance:
 
     def test_its_repr_holds_no_secret(self) -> None:
         shown = repr(self.make()) + str(self.make())
-        require(not any(leaks(shown, secret) for secret in self.secrets), "its repr holds a secret")
+        require(not any(_holds(shown, secret) for secret in self.secrets), "its repr holds a secret")
 
     def test_it_says_which_decisions_it_wants(self) -> None:
         action, task = self.make(), self.task()
@@ -287,8 +287,12 @@ class ActionConformance:
             chain, shown = cause, shown + "".join(traceback.format_exception_only(cause))
         hashes = [one.value.hex() for one in task.decision.hashes]
         for kind, words in (("a hash", hashes), ("a list", [_LIST]), ("the uploader", [_UPLOADER])):
-            require(not any(leaks(shown, word) for word in words), f"{what}: the error names {kind}")
-        require(not any(leaks(shown, word) for word in self.secrets), f"{what}: the error holds a secret")
+            require(not any(_holds(shown, word) for word in words), f"{what}: the error names {kind}")
+        require(not any(_holds(shown, word) for word in self.secrets), f"{what}: the error holds a secret")
+
+
+def _holds(text: str, secret: str) -> bool:
+    return secret.lower() in text.lower() or leaks(text, secret)
 
 
 class _LosesLease:
