@@ -163,7 +163,8 @@ def test_feedback(reviewed: Deployment) -> None:
 
 
 def test_without_a_ledger(deployment: Deployment) -> None:
-    result = run("cases", "list")
+    deployment.write("bare.toml", b'[hashset]\npath = "hashset"\n')
+    result = run("--config", "bare.toml", "cases", "list")
     assert result.exit_code == 1
     assert "ledger.path is not set" in result.stderr
 

@@ -93,7 +93,13 @@ class Ledger:
         """The review cases."""
         from uploadguard.ledger.cases import Cases
 
-        return Cases(self.database, self.plan, two_person=self.settings.ledger.two_person)
+        return Cases(
+            self.database,
+            self.plan,
+            two_person=self.settings.ledger.two_person,
+            min_quality=self.settings.signals.pdq.min_quality,
+            outbox=self.settings.outbox,
+        )
 
     @cached_property
     def outbox(self) -> Outbox:
