@@ -43,8 +43,10 @@ def test_the_example_file_is_the_rendered_one() -> None:
 
 def test_it_loads_and_holds_the_defaults(tmp_path: Path) -> None:
     settings = Settings.load(write(tmp_path, render_default_toml()))
-    assert settings.model_dump(exclude={"hashset": {"path"}}) == Settings().model_dump(exclude={"hashset": {"path"}})
+    paths = {"hashset": {"path"}, "ledger": {"path"}}
+    assert settings.model_dump(exclude=paths) == Settings().model_dump(exclude=paths)
     assert settings.hashset.path == tmp_path / Settings().hashset.path
+    assert settings.ledger.path == tmp_path / "ledger"  # what init makes
 
 
 def test_every_setting_stands_in_it_and_its_examples_load(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import uploadguard
 def test_public_names() -> None:
     assert uploadguard.__all__ == [
         "ConfigError", "Context", "Decision", "Failure", "FailureCode", "Guard", "GuardStatus", "Hash", "HashSetError",
-        "ListError", "Match", "Media", "MediaReadError", "NotReadyError", "PluginError", "SandboxError",
+        "LedgerError", "ListError", "Match", "Media", "MediaReadError", "NotReadyError", "NotRecordedError", "PluginError", "SandboxError",
         "StreamingCheck", "UploadRefused", "UploadguardError", "Verdict", "__version__", "hookimpl",
     ]  # fmt: skip
     for name in uploadguard.__all__:

@@ -1,4 +1,4 @@
-"""Every Python example in the documentation runs as it stands, in a directory with a picture and a hash set."""
+"""Every Python example in the documentation runs as it stands, in a directory with a picture, a hash set and a ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from tests.conftest import photo
+from uploadguard.config import Settings
 from uploadguard.hashset import HashSet
+from uploadguard.ledger.database import open_database
 from uploadguard.signals.base import lookup_kinds
 from uploadguard.signals.digests import DIGESTS
 from uploadguard.signals.pdq import Pdq
@@ -31,7 +33,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory: Path = tmp_path_factory.mktemp("docs")
     hashset = HashSet.create(directory / "hashset")
     hashset.add_list(testlist.TEST_LIST_NAME, testlist.entries(), lookup_kinds((*DIGESTS, Pdq())))
-    (directory / "uploadguard.toml").write_text("")
+    config = directory / "uploadguard.toml"
+    config.write_text('[ledger]\npath = "ledger"\n')
+    open_database(Settings.load(config), create=True).close()
     with Image.open(photo("chelsea.png")) as image:
         image.save(directory / "cat.jpg")
     return directory

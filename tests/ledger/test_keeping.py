@@ -270,7 +270,7 @@ def test_files_of_matches_are_preserved_and_go_into_reports(host: MakeSettings, 
     (kept,) = rows(settings, schema.evidence)
     assert kept.size_bytes == len(picture_bytes())
     (task,) = rows(settings, schema.tasks)
-    assert task.notes["facts"]["bytes"] == len(picture_bytes())
+    assert task.notes["bytes"] == len(picture_bytes())
 
 
 def test_an_upload_that_cannot_be_preserved_is_refused(host: MakeSettings, tmp_path: Path) -> None:
