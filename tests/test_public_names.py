@@ -13,8 +13,8 @@ import uploadguard
 def test_public_names() -> None:
     assert uploadguard.__all__ == [
         "ConfigError", "Context", "Decision", "Failure", "FailureCode", "Guard", "GuardStatus", "Hash", "HashSetError",
-        "LedgerError", "ListError", "Match", "Media", "MediaReadError", "NotReadyError", "NotRecordedError", "PluginError", "SandboxError",
-        "StreamingCheck", "UploadRefused", "UploadguardError", "Verdict", "__version__", "hookimpl",
+        "LedgerError", "ListError", "Match", "Media", "MediaReadError", "NotReadyError", "NotRecordedError",
+        "PluginError", "SandboxError", "StreamingCheck", "UploadRefused", "UploadguardError", "Verdict", "__version__", "hookimpl",
     ]  # fmt: skip
     for name in uploadguard.__all__:
         assert getattr(uploadguard, name) is not None
@@ -34,7 +34,7 @@ def test_importing_the_package_does_not_import_decoders_or_models() -> None:
 def test_opening_a_guard_does_not_import_decoders() -> None:
     code = (
         "import sys, uploadguard; uploadguard.Guard; "
-        "print([m for m in ('PIL', 'pyvips', 'imagehash', 'pi_heif', 'rich', 'click') if m in sys.modules])"
+        "print([m for m in ('PIL', 'pyvips', 'imagehash', 'pi_heif', 'rich', 'click', 'sqlalchemy', 'httpx') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

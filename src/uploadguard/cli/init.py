@@ -34,7 +34,8 @@ def init(directory: Path) -> None:
     package is installed, a key to sign the audit log's checkpoints with is made too. What is there already is kept:
     where there is a configuration, the hash set and the ledger that it names are created if they are missing.
     """
-    from uploadguard.config import HashsetSettings, LedgerSettings, Settings
+    from uploadguard.config import HashsetSettings, Settings
+    from uploadguard.config_ledger import LedgerSettings
 
     config = directory / CONFIG_NAME
     has_config = config.exists() or config.is_symlink()
