@@ -129,12 +129,12 @@ def add_reports(database: Database, count: int, *actions: str, within: timedelta
         return list(connection.execute(sa.select(tasks.id).where(mine).order_by(tasks.id)).scalars())
 
 
-def add_reports_at_once(database: Database, count: int, action: str = "authority") -> None:
-    """The same for very many, without an audit entry each."""
+def add_reports_at_once(database: Database, count: int, action: str = "authority", *, first: int = 0) -> None:
+    """The same for very many, without an audit entry each; numbered from ``first``."""
     now = datetime.now(UTC)
     found = made_up_record(verdict=Verdict.BLOCK)
-    for first in range(0, count, 5000):
-        numbers = range(first, min(count, first + 5000))
+    for start in range(first, first + count, 5000):
+        numbers = range(start, min(first + count, start + 5000))
         with database.writing() as connection:
             ids = connection.execute(
                 sa.insert(schema.decisions).returning(schema.decisions.c.id),

@@ -189,9 +189,14 @@ class OutboxWorker:
     def _carry_out(self, ended: threading.Event, lease: Lease) -> None:
         """One attempt, on one of the crew's threads."""
         try:
+            if not self._leases.is_held(lease):
+                return
             outcome = carry_out(self._actions[lease.action], lease, self._progress, self._evidence)
             self._heed(lease.action, outcome)
             ending = self._settle(ended, lease, outcome)
+        except LedgerError as error:
+            self._tell_down(error)
+            return
         except Exception as error:  # noqa: BLE001 - the thread must go on; the task is found again by its lease
             log.error("the outbox could not write down what became of task %d: %s", lease.id, type(error).__name__)
             return

@@ -10,6 +10,7 @@ which all workers share, and taken once the database is locked.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -58,7 +59,8 @@ class Lease:
     """A task that this worker has. ``task`` is None where its record cannot be read; ``problem`` then says why.
 
     ``state``, ``remote_id`` and ``notes`` follow the journal. ``since`` is when the action got it, by the monotonic
-    clock; None before and after that. ``ended``: it is known to be lost, or given up.
+    clock; None before and after that. ``held_at``: when it certainly held, by that clock. ``ended``: it is known to be
+    lost, or given up.
     """
 
     id: int
@@ -71,6 +73,7 @@ class Lease:
     remote_id: str | None
     notes: dict[str, Any]
     task: Task | None
+    held_at: float
     problem: str = ""
     since: float | None = None
     ended: bool = False
@@ -92,6 +95,7 @@ class Leases:
         if not wanted:
             return []
         token = secrets.token_hex(_TOKEN_BYTES)
+        began = time.monotonic()
         with self._database.changing() as connection:
             ids: list[int] = []
             for action, limit in wanted.items():
@@ -105,7 +109,7 @@ class Leases:
                 .values(lease=token, lease_until=self.clock.after(self._lease_s), attempts=tasks.c.attempts + 1)
             )
             rows = connection.execute(_WITH_RECORD.where(tasks.c.id.in_(ids))).all()
-        return sorted((_lease(row, token) for row in rows), key=lambda lease: ids.index(lease.id))
+        return sorted((_lease(row, token, began) for row in rows), key=lambda lease: ids.index(lease.id))
 
     def _due(self, connection: Connection, action: str, limit: int, due_by: datetime | None) -> Iterable[int]:
         tasks = schema.tasks.c
@@ -124,6 +128,7 @@ class Leases:
 
     def renew(self, held: Sequence[Lease]) -> None:
         """Hold these for another ``lease_s`` seconds; those that were lost stay so."""
+        began = time.monotonic()
         with self._database.changing() as connection:
             ids = self._mine(connection, held)
             if ids:
@@ -132,6 +137,17 @@ class Leases:
                     .where(schema.tasks.c.id.in_(ids))
                     .values(lease_until=self.clock.after(self._lease_s))
                 )
+        renewed = set(ids)
+        for lease in held:
+            if lease.id in renewed:
+                lease.held_at = began
+
+    def is_held(self, lease: Lease) -> bool:
+        """Whether a task that is not begun yet is still this worker's. Where that is not certain, since the process
+        stood still or the database was down, it is renewed first."""
+        if time.monotonic() - lease.held_at > self._lease_s / 2:
+            self.renew([lease])
+        return time.monotonic() - lease.held_at <= self._lease_s / 2
 
     def give_back(self, held: Sequence[Lease]) -> None:
         """Let others have these at once: they were not begun."""
@@ -165,7 +181,7 @@ _WITH_RECORD = (
 )
 
 
-def _lease(row: Any, token: str) -> Lease:
+def _lease(row: Any, token: str, held_at: float) -> Lease:
     state = State(row.state)
     lease = Lease(
         id=row.id,
@@ -178,6 +194,7 @@ def _lease(row: Any, token: str) -> Lease:
         remote_id=row.remote_id,
         notes=dict(row.notes or {}),
         task=None,
+        held_at=held_at,
     )
     try:
         recorded = from_record(row.record)

@@ -73,9 +73,7 @@ _LOOK = sa.select(_TASKS.id).where(_MINE)
 
 
 @lru_cache(maxsize=64)
-def _update(
-    plain: tuple[str, ...], timed: tuple[str, ...], cancelled: bool | None, is_sqlite: bool
-) -> sa.ReturningUpdate[Any]:
+def _update(plain: tuple[str, ...], timed: tuple[str, ...], cancelled: bool | None, is_sqlite: bool) -> sa.Executable:
     values: dict[str, Any] = {name: sa.bindparam(f"new_{name}", type_=_TASKS[name].type) for name in plain}
     for name in timed:
         value = sa.bindparam(f"new_{name}", type_=schema.Utc() if is_sqlite else sa.Interval())
