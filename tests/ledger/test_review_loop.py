@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ledger.conftest import made_up_record
 from tests.ledger.test_cases import LEA
 from uploadguard import Context, Decision, Guard, Verdict
 from uploadguard.config import Settings
@@ -18,7 +19,7 @@ from uploadguard.ledger.case_effects import Remember
 from uploadguard.ledger.cases import Cases
 from uploadguard.ledger.database import Database
 from uploadguard.ledger.locallists import apply_local_lists
-from uploadguard.ledger.recording import Plan
+from uploadguard.ledger.recording import Plan, record
 from uploadguard.signals.base import lookup_kinds
 from uploadguard.signals.digests import DIGESTS
 from uploadguard.signals.pdq import Pdq
@@ -141,3 +142,15 @@ def test_another_process_has_it_by_itself(
             cases.decide([case.id], outcome, LEA)  # type: ignore[arg-type]
         assert process.stdout.readline() == f"{verdict}\n"
     assert process.returncode == 0
+
+
+def test_what_reviewers_decide_does_not_pass_for_news_of_the_lists(
+    settings: Settings, database: Database, cases: Cases
+) -> None:
+    with database.writing() as connection:
+        record(connection, [made_up_record()], Plan({}))
+    cases.decide([1], "confirm", LEA)
+    apply_local_lists(database, HashSet.create(settings.hashset.path), KINDS)
+    with Guard(settings) as guard:
+        assert guard.ready
+        assert guard.status().updated_at is None
