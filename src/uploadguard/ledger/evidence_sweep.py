@@ -116,9 +116,7 @@ def _tidy(database: Database, vault: Vault, now: datetime, *, orphans: bool) -> 
         named = {stored.name: stored for stored in batch if stored.name is not None}
         with database.reading() as connection:
             rows = {row.file: row for row in connection.execute(_rows_of(list(named)))}
-        marked = [row for row in rows.values() if row.destroyed_at is not None]
-        for row in marked:
-            vault.remove(row.file)
+        marked = [row for row in rows.values() if row.destroyed_at is not None and vault.remove(row.file)]
         _note_erased(database, [row.decision_id for row in marked])
         lost = [stored for name, stored in named.items() if name not in rows and now - stored.changed_at > _ORPHAN_AGE]
         removed += len(marked) + (_remove_orphans(database, vault, lost) if orphans and lost else 0)

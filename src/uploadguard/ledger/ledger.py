@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from uploadguard.actions import Action
 from uploadguard.alarms import Alarm
 from uploadguard.errors import LedgerDownError
+from uploadguard.hashset.manifest import MANIFEST_NAME
 from uploadguard.ledger.database import Database, open_database
 from uploadguard.ledger.recorder import Recorder, drain_spool
 from uploadguard.ledger.recording import Plan
@@ -18,7 +19,6 @@ from uploadguard.logs import log
 
 if TYPE_CHECKING:
     from uploadguard.config import Settings
-    from uploadguard.hashset import HashSet
     from uploadguard.ledger.cases import Cases
     from uploadguard.ledger.checkpoints import Checkpointer
     from uploadguard.ledger.evidence import EvidenceRoom
@@ -117,7 +117,11 @@ class Ledger:
         def preview(data: bytes, clear: bool, frame: int, /) -> bytes:
             return make_preview(data, self.settings, clear=clear, frame=frame, plugins=self._plugins)
 
-        return EvidenceRoom(self.database, self.vault, preview, is_spooling=lambda: self.spool.status().files > 0)
+        def is_spooling() -> bool:
+            waiting = self.spool.status()
+            return waiting.files + waiting.damaged > 0
+
+        return EvidenceRoom(self.database, self.vault, preview, is_spooling=is_spooling)
 
     @cached_property
     def checkpointer(self) -> Checkpointer:
@@ -139,23 +143,26 @@ class Ledger:
             **options,
         )
 
-    def chores(self, hashset: HashSet | None = None) -> Sequence[Chore]:
-        """What must be done now and then, by at least one process: seconds between, and a function."""
+    def chores(self) -> Sequence[Chore]:
+        """What must be done now and then, by at least one process of each host: seconds between, and a function."""
         found: list[Chore] = [(2.0, partial(drain_spool, self.database, self.spool, self.plan))]
         if self.settings.ledger.signing_key_file is not None:
             found.append((30.0, self.checkpointer.run_if_due))
         if self.vault is not None:
             found.append((3600.0, self.evidence.sweep))
-        if hashset is not None:
-            found.append((2.0, partial(self.apply_local_lists, hashset)))
+        if (self.settings.hashset.path / MANIFEST_NAME).exists():
+            found.append((2.0, self.apply_local_lists))
         return found
 
-    def apply_local_lists(self, hashset: HashSet) -> bool:
+    def apply_local_lists(self) -> bool:
         """Bring what reviewers confirmed and dismissed into this host's hash set; returns whether there was news."""
         from uploadguard.ledger.locallists import apply_local_lists
+        from uploadguard.opening import open_hashset
         from uploadguard.signals.base import lookup_kinds
 
-        return apply_local_lists(self.database, hashset, lookup_kinds(self._plugins.signal_types.values()))
+        return apply_local_lists(
+            self.database, open_hashset(self.settings), lookup_kinds(self._plugins.signal_types.values())
+        )
 
     def close(self) -> None:
         """Let go of the spool and the database."""
