@@ -144,7 +144,8 @@ class Keeper:
         """Do what is due. What fails is said once, and tried again the next time."""
         try:
             self._recorder.tend()
-            self._apply_local_lists()
+            if self._ledger.apply_local_lists():
+                self._changed()
             if self._settings.ledger.signing_key_file is not None:
                 self._ledger.checkpointer.run_if_due()
         except UploadguardError as error:
@@ -153,12 +154,6 @@ class Keeper:
             self._last_error = str(error)
         else:
             self._last_error = ""
-
-    def _apply_local_lists(self) -> None:
-        from uploadguard.opening import open_hashset
-
-        if self._ledger.apply_local_lists(open_hashset(self._settings)):
-            self._changed()
 
 
 def _tend_until_closed(keeper: weakref.ref[Keeper], closed: threading.Event) -> None:

@@ -220,10 +220,9 @@ def _tell(result: Decided, *, as_json: bool) -> None:
 def _apply_local_lists(ledger: Ledger, *, as_json: bool) -> None:
     """The decisions stand, whatever becomes of this: each Guard does it by itself within seconds."""
     from uploadguard.errors import UploadguardError
-    from uploadguard.opening import open_hashset
 
     try:
-        changed = ledger.apply_local_lists(open_hashset(ledger.settings))
+        changed = ledger.apply_local_lists()
     except UploadguardError as error:
         report_warning(f"the local lists could not be brought to this host's hash set now: {error}")
         return

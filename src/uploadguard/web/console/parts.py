@@ -44,7 +44,7 @@ class Parts:
     def decided(self) -> None:
         """Bring what was just decided into this host's hash set at once; the others, and a failure here, follow."""
         try:
-            self.ledger.apply_local_lists(self.hashset())
+            self.ledger.apply_local_lists()
         except UploadguardError as error:
             log.warning("what was decided is not in the hash set yet, and is tried again: %s", type(error).__name__)
 
