@@ -25,7 +25,7 @@ __all__ = ["MAX_CASE_UPLOADS", "Plan", "RecordedIds", "add_tasks", "case_keys", 
 
 _ENDED = (State.FILED.value, State.CANCELLED.value)
 
-MAX_CASE_UPLOADS = 500
+MAX_CASE_UPLOADS = 200
 """A case takes in no more: it is decided in one transaction, which those who record wait for."""
 
 
