@@ -10,6 +10,7 @@ the next one goes on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -34,6 +35,7 @@ __all__ = ["HeldKind", "PurgeReport", "Purged", "hold", "is_held", "purge", "rel
 _COUNTS_DAYS = 400
 _BATCH = 100
 _MAX_DECISIONS = 500
+_MAX_PAUSE_S = 0.1
 _FINAL = (State.FILED.value, State.CANCELLED.value)
 _PLAIN = ("allow", "not_scanned")
 
@@ -240,6 +242,7 @@ def _batches(
             ).scalars().all()  # fmt: skip
         if not found:
             return
+        started = time.monotonic()
         with database.writing() as connection:
             still = connection.execute(sa.select(ids).where(kind.goes, ids.in_(found))).scalars().all()
             removed, files = _remove(connection, kind, still)
@@ -252,6 +255,8 @@ def _batches(
         if removed == Purged() or kind.table is schema.decisions or removed.cases == len(still):
             after = found[-1]  # else a case has so many decisions that there are some left
         yield removed
+        # Those who wait for SQLite's lock look for it now and then only: let them find it free for as long again.
+        time.sleep(min(time.monotonic() - started, _MAX_PAUSE_S))
 
 
 def _remove(connection: Connection, kind: _Kind, ids: Sequence[int]) -> tuple[Purged, list[str]]:
