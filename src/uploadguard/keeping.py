@@ -136,7 +136,7 @@ class Keeper:
             if self._settings.outbox.run == "thread":
                 from uploadguard.ledger.outbox_worker import OutboxThread
 
-                self._outbox = OutboxThread(self._ledger.worker(self._alarm))
+                self._outbox = OutboxThread(self._ledger.worker(self._alarm, chores=self._ledger.chores(self._alarm)))
                 self._outbox.start()
             self._thread = thread
 

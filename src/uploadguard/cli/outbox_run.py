@@ -48,7 +48,7 @@ def run_worker(ledger: Ledger, plugins: Plugins, *, once: bool, threads: int | N
         evidence=ledger.evidence.for_action if ledger.vault is not None else None,
         alarm=alarm,
         watcher=_watchers(ledger, progress),
-        chores=[*ledger.chores(), (_SHOW_S, lambda: progress.show(worker.endings))],
+        chores=[*ledger.chores(alarm), (_SHOW_S, lambda: progress.show(worker.endings))],
     )
     with _stopped_by_signals() as stop, progress:
         if once:

@@ -143,9 +143,14 @@ class Ledger:
             **options,
         )
 
-    def chores(self) -> Sequence[Chore]:
+    def chores(self, alarm: Callable[[Alarm], None]) -> Sequence[Chore]:
         """What must be done now and then, by at least one process of each host: seconds between, and a function."""
-        found: list[Chore] = [(2.0, partial(drain_spool, self.database, self.spool, self.plan))]
+        from uploadguard.ledger.queue_watch import QueueWatch
+
+        found: list[Chore] = [
+            (2.0, partial(drain_spool, self.database, self.spool, self.plan)),
+            (60.0, QueueWatch(self.database, self.settings.ledger.max_open_cases, alarm).run),
+        ]
         if self.settings.ledger.signing_key_file is not None:
             found.append((30.0, self.checkpointer.run_if_due))
         if self.vault is not None:

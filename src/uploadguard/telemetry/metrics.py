@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from uploadguard.alarms import Alarm
 from uploadguard.errors import ConfigError
 from uploadguard.hookspecs import hookimpl
 from uploadguard.models import Decision, Verdict
@@ -105,6 +106,12 @@ class Metrics:
             self._child("stage_seconds", stage).observe(ms / 1e3)
         self._set_from_status()
 
+    @hookimpl
+    def uploadguard_alarm(self, alarm: Alarm) -> None:
+        """Count one alarm, and show what it changed: where nothing is recorded, no decision comes to do so."""
+        self._child("alarms", alarm.kind.value).inc()
+        self._set_from_status()
+
     def _child(self, name: str, *labels: str) -> Any:
         """The metric of these labels: finding one anew takes longer than counting."""
         key = (name, *labels)
@@ -136,6 +143,8 @@ class Metrics:
             self._metrics["oldest"].set(status.oldest_at.timestamp())
         self._metrics["stale"].set(status.stale)
         self._count_up("plugin_errors", status.plugin_errors)
+        if status.ledger is not None:
+            self._metrics["spool_files"].set(status.ledger.spool.files)
         pool = status.sandbox.pool
         if pool is not None:
             self._metrics["workers"].set(pool.live)
@@ -186,5 +195,9 @@ def _register(prometheus: Any, registry: CollectorRegistry) -> dict[str, Any]:
             "hash_set_oldest_list_timestamp_seconds", "When the list was updated that waits longest.", "livemin"
         ),
         "updated": gauge("hash_set_updated_timestamp_seconds", "When a list was last imported or updated.", "livemin"),
+        "alarms": counter("alarms", "Alarms that this process raised.", "kind"),
+        "spool_files": gauge(
+            "spool_files", "Files in the spool: decisions for a database that is down.", "livemax"
+        ),
         "ready": gauge("ready", "Whether checks can be answered.", "livemin"),
     }
