@@ -377,7 +377,8 @@ def test_everything_a_plain_one_can_do(hash_set: HashSet, directory: Path) -> No
 def test_no_file_holds_anything_in_clear(hash_set: HashSet, directory: Path) -> None:
     change(hash_set, 3)
     everything = b"".join(path.read_bytes() for path in directory.iterdir())
-    secrets = [b"secret", b"id-", b"new3", b"category", b"sha256", b"pdq", b"md5", value("pdq", 1), value("md5", 2)]
+    # None of three bytes: such a one turns up in noise, now and then.
+    secrets = [b"secret", b"new3", b"category", b"sha256", value("pdq", 1), value("md5", 2)]
     for secret in secrets:
         assert secret not in everything
     assert SECRET not in everything
