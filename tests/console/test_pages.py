@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from uploadguard.ledger import schema
 from uploadguard.ledger.people import Role
 from uploadguard.ledger.recording import record
 from uploadguard.models import Context, Verdict
+from uploadguard.web import console as console_package
 from uploadguard.web.console import create_console
 from uploadguard.web.console.plots import Series, bars
 from uploadguard.web.console.throttle import Throttle
@@ -414,3 +416,24 @@ def test_nothing_of_anybody_elses_is_loaded(world: World, name: str) -> None:
         app.state.close()
 
     asyncio.run(walk())
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_has_contrast_enough(scheme: int) -> None:
+    css = (Path(console_package.__file__).parent / "static" / "console.css").read_text()
+    found = dict(re.findall(r"--([\w-]+): light-dark\((#\w{6}, #\w{6})\)", css))
+    colours = {name: pair.split(", ")[scheme] for name, pair in found.items()} | {"on-accent": "#ffffff"}
+    pairs = [(text, on, 4.5) for text in ("text", "soft", "link") for on in ("ground", "surface", "raised")]
+    pairs += [(kind, f"{kind}-ground", 4.5) for kind in ("bad", "warn", "good", "info")]
+    pairs += [("bad", "surface", 4.5), ("on-accent", "accent", 4.5), ("text", "info-ground", 4.5)]
+    pairs += [(edge, on, 3.0) for edge in ("edge", "focus") for on in ("ground", "surface")]
+    pairs += [(f"plot-{number}", "surface", 3.0) for number in range(1, 6)]
+    for text, on, least in pairs:
+        high, low = sorted((luminance(colours[text]), luminance(colours[on])), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= least, (text, on)

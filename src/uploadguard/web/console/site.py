@@ -159,7 +159,7 @@ class Visit:
         return RedirectResponse(self.url(name, query, **params) + (f"#{to}" if to else ""), 303)
 
 
-_PASSING = ("done", "grant", "decision", "clear")
+_PASSING = ("done", "grant")
 
 Handler = Callable[[Visit], Response]
 

@@ -14,6 +14,7 @@ from uploadguard.ledger.cases import CLAIM_LASTS, Case, CaseStatus, Outcome
 from uploadguard.ledger.people import Role
 from uploadguard.web.console.plots import share_bar
 from uploadguard.web.console.site import PageError, Visit
+from uploadguard.web.console.views.preview import granted
 
 __all__ = ["case", "claim", "comment", "decide", "escalate", "outcome_of", "requeue", "timing_rows", "unclaim"]
 
@@ -48,9 +49,7 @@ def case(visit: Visit) -> Response:
         choices=_choices(visit, shown, datetime.now(UTC)),
         two_person=visit.parts.settings.ledger.two_person,
         keeps_files=visit.parts.keeps_files,
-        grant=visit.query("grant"),
-        granted_decision=visit.query("decision"),
-        granted_clear=bool(visit.query("clear")),
+        grant=granted(visit, visit.query("grant")),
         timings=timing_rows,
         reporting=any(Occasion.REPORT in action.occasions for action in visit.parts.ledger.actions.values()),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -21,11 +22,20 @@ from uploadguard.logs import log
 from uploadguard.web.console import queries
 from uploadguard.web.console.site import PageError, Visit
 
-__all__ = ["ask_preview", "preview"]
+__all__ = ["Granted", "ask_preview", "granted", "preview"]
 
 _GRANTED = timedelta(seconds=60)
 _MAX_REASON = 500
 _MAX_FRAME = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A preview that was asked for and not shown yet."""
+
+    token: str
+    decision_id: int
+    clear: bool
 
 
 def ask_preview(visit: Visit) -> Response:
@@ -61,15 +71,24 @@ def ask_preview(visit: Visit) -> Response:
                 expires_at=now + _GRANTED,
             )
         )
-    query = {"grant": token, "decision": decision_id, "clear": "yes" if clear else None}
-    return visit.go("case", query, id=case_id, to=f"upload-{decision_id}")
+    return visit.go("case", {"grant": token}, id=case_id, to=f"upload-{decision_id}")
+
+
+def granted(visit: Visit, token: str) -> Granted | None:
+    """What that token still shows to this person; None once it was shown, and where it never was one."""
+    if not token:
+        return None
+    with visit.parts.ledger.database.reading() as connection:
+        row = connection.execute(sa.select(schema.preview_grants).where(_mine(visit, token))).one_or_none()
+    if row is None or row.expires_at <= datetime.now(UTC):
+        return None
+    return Granted(token, row.decision_id, row.clear)
 
 
 def preview(visit: Visit) -> Response:
     """The picture, once."""
     visit.who.require(Role.REVEAL)
-    grants = schema.preview_grants.c
-    mine = sa.and_(grants.token == _digest(visit.request.path_params["token"]), grants.actor == visit.who.name)
+    mine = _mine(visit, visit.request.path_params["token"])
     with visit.parts.ledger.database.changing() as connection:
         row = connection.execute(sa.select(schema.preview_grants).where(mine).with_for_update()).one_or_none()
         # Of two who come at once, one deletes it.
@@ -92,6 +111,11 @@ def preview(visit: Visit) -> Response:
         log.warning("a preview could not be made: %s", type(error).__name__)
         return _said(500, "The preview could not be made.")
     return Response(png, media_type="image/png")
+
+
+def _mine(visit: Visit, token: str) -> sa.ColumnElement[bool]:
+    grants = schema.preview_grants.c
+    return sa.and_(grants.token == _digest(token), grants.actor == visit.who.name)
 
 
 def _digest(token: str) -> bytes:
