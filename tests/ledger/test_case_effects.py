@@ -157,9 +157,8 @@ def test_a_case_takes_in_no_more_uploads_than_can_be_decided_at_once(database: D
     detail = cases.show(case_id)
     assert (len(detail.uploads), detail.case.uploads) == (100, MAX_CASE_UPLOADS)
     cases.requeue(case_id, LEA, "")
-    assert [removed for *_, removed in local_entries(database)] == [False] * MAX_CASE_UPLOADS + [
-        True
-    ] * MAX_CASE_UPLOADS
+    removed = [entry[3] for entry in local_entries(database)]
+    assert removed == [False] * MAX_CASE_UPLOADS + [True] * MAX_CASE_UPLOADS
 
 
 def picture(
