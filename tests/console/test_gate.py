@@ -281,6 +281,9 @@ def test_without_https_cookies_have_no_prefix_and_the_origin_is_compared(
             for given, status in (
                 ({"origin": "http://evil.test"}, 403),
                 ({"origin": "null"}, 403),
+                ({"origin": "http://[evil"}, 403),
+                ({"origin": "http://"}, 403),
+                ({"origin": "http://console.test.evil.test"}, 403),
                 ({}, 403),
                 ({"origin": origin}, 303),
             ):

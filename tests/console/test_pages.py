@@ -56,6 +56,8 @@ def test_the_queue_is_filtered_and_paged(world: World) -> None:
             ):  # fmt: skip
                 page = await ada.get(f"/queue?{query}")
                 assert page.text.count("data-row") == count, query
+            assert (await ada.get("/queue?text=user-7%00")).text.count("data-row") == 1
+            assert (await ada.get("/decisions/%00")).status_code == 404
             for query in ("status=nope", "claimed=eve", "after=x", "after=2020-01-01/1"):
                 assert (await ada.get(f"/queue?{query}")).status_code == 400, query
 

@@ -38,7 +38,7 @@ class Parts:
         return self.settings.evidence.path is not None
 
     def hashset(self) -> HashSet:
-        """This host's hash set. Raises :class:`~uploadguard.errors.HashSetError`."""
+        """This host's hash set. Raises ``HashSetError``, and ``ConfigError`` where its key is not to be had."""
         return open_hashset(self.settings)
 
     def decided(self) -> None:

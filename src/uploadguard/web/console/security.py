@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -83,8 +82,8 @@ def _is_own(found: Headers) -> bool:
     site = found.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
-    origin = found.get("origin")
-    return origin is not None and urlsplit(origin).netloc.lower() == found.get("host", "").lower() != ""
+    host = found.get("host", "").lower()
+    return found.get("origin", "").lower() in (f"https://{host}", f"http://{host}")
 
 
 def csrf_token(secret: str, person: str) -> str:

@@ -121,11 +121,11 @@ class Visit:
 
     def query(self, name: str) -> str:
         """One value of the address, without white space around it; empty if it is not there."""
-        return self.request.query_params.get(name, "").strip()
+        return _stripped(self.request.query_params.get(name, ""))
 
     def value(self, name: str) -> str:
         """One value of the form, as :meth:`query`."""
-        return self.form.get(name, [""])[0].strip()
+        return _stripped(self.form.get(name, [""])[0])
 
     def path_id(self, name: str = "id") -> int:
         """A record's number from the path, as large as any can be."""
@@ -162,6 +162,11 @@ class Visit:
 _PASSING = ("done", "grant")
 
 Handler = Callable[[Visit], Response]
+
+
+def _stripped(text: str) -> str:
+    """Without white space around it, and without NUL, which no database takes."""
+    return text.replace("\0", "").strip()
 
 
 def _finalize(value: object) -> object:

@@ -40,7 +40,7 @@ def decisions(visit: Visit) -> Response:
 def decision(visit: Visit) -> Response:
     """One decision."""
     decision_id, recorded, case_id, held = queries.decision(
-        visit.parts.ledger.database, visit.request.path_params["reference"]
+        visit.parts.ledger.database, visit.request.path_params["reference"].replace("\0", "")
     )
     return visit.page(
         "decision.html",

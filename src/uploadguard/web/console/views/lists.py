@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from uploadguard.errors import HashSetError
+from uploadguard.errors import UploadguardError
 from uploadguard.freshness import Freshness
 from uploadguard.web.console.site import Visit
 
@@ -18,7 +18,7 @@ def lists(visit: Visit) -> Response:
     try:
         hashset = visit.parts.hashset()
         infos, generation, problem = hashset.lists(), hashset.generation, None
-    except HashSetError as error:
+    except UploadguardError as error:
         infos, generation, problem = (), None, str(error)
     updated_at = max((info.updated_at for info in infos), default=None)
     return visit.page(

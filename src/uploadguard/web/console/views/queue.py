@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
-from uploadguard.errors import HashSetError
+from uploadguard.errors import UploadguardError
 from uploadguard.ledger.cases import CaseStatus
 from uploadguard.ledger.people import Role
 from uploadguard.web.console import queries, words
@@ -118,6 +118,6 @@ def list_names(visit: Visit) -> list[str]:
     """The lists of this host's hash set, as far as it can be read."""
     try:
         found: list[Any] = [info.name for info in visit.parts.hashset().lists()]
-    except HashSetError:
+    except UploadguardError:
         return []
     return sorted(found)
