@@ -163,7 +163,7 @@ def drain(url: str, workers: int, threads: int, kills: int, reports: int) -> tup
     return took_s, len(problems)
 
 
-def kill_often(url: str, kills: int, threads: int, seed: int) -> int:
+def kill_often(url: str, kills: int, threads: int, pauses_share: float, reports: int, seed: int) -> int:
     """Kill workers at random points that many times; returns how many problems there were."""
     chance = random.Random(seed)
     there = DestinationProcess(chaos=CHAOS, seed=seed)
@@ -173,10 +173,10 @@ def kill_often(url: str, kills: int, threads: int, seed: int) -> int:
     started = time.monotonic()
     try:
         while done < kills:
-            if done % 50 == 0 and (left := _left(url)) < 1000:
-                _add(url, added, 2000)
-                added += 2000
-                print(f"  {done:,} kills, {added - left - 2000:,} reports filed", flush=True)
+            if done % 50 == 0 and (left := _left(url)) < reports / 2:
+                print(f"  {done:,} kills, {added - left:,} reports filed", flush=True)
+                _add(url, added, reports)
+                added += reports
             crew.start(3 - len(crew.pids) + len(stopped))
             time.sleep(chance.uniform(0.0, 0.12))
             now = time.monotonic()
@@ -184,7 +184,7 @@ def kill_often(url: str, kills: int, threads: int, seed: int) -> int:
                 os.kill(pid, signal.SIGCONT)
                 del stopped[pid]
             awake = [pid for pid in crew.pids if pid not in stopped]
-            if chance.random() < 0.03:
+            if len(awake) > 1 and chance.random() < pauses_share:
                 pid = chance.choice(awake)
                 os.kill(pid, signal.SIGSTOP)
                 # Most are paused beyond their lease.
@@ -231,6 +231,7 @@ def main() -> int:
     parser.add_argument("--kill", type=int, default=2)
     parser.add_argument("--scaling", type=int, default=5000, help="reports for each smaller number of workers; 0: none")
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--pauses", type=float, default=0.03, help="with --kills: the share of stops in place of kills")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
@@ -239,8 +240,10 @@ def main() -> int:
         print(f"{kind}:", flush=True)
         if options.kills:
             with _fresh(kind) as url:
-                wrong += kill_often(url, options.kills, options.threads, options.seed)
-        if options.reports:
+                wrong += kill_often(
+                    url, options.kills, options.threads, options.pauses, options.reports or 2000, options.seed
+                )
+        elif options.reports:
             rows = []
             smaller = [one for one in (1, 2, 4) if one < options.workers and options.scaling]
             for workers in [*smaller, options.workers]:

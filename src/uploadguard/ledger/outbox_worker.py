@@ -39,6 +39,8 @@ _WATCH = 0
 """Its place among the chores."""
 _HANGS_S = 300.0
 _STOP_S = 30.0
+_MOST_STUCK = 4
+"""For each of a worker's threads, how many may hang in one action before it gets no more tasks there."""
 _AHEAD = 8
 """Tasks that a worker holds for each of its threads, so that one transaction claims several."""
 
@@ -270,7 +272,7 @@ class OutboxWorker:
 
     def _is_stuck(self, action: str) -> bool:
         """Whether so many threads hang in the action that it gets no more."""
-        if self._crew.given_up(action) < self._settings.threads:
+        if self._crew.given_up(action) < self._settings.threads * _MOST_STUCK:
             self._stuck.discard(action)
             return False
         if action not in self._stuck:
