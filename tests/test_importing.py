@@ -9,11 +9,21 @@ from typing import Any
 import pytest
 
 from uploadguard.config import Settings
-from uploadguard.errors import ShrunkListError
+from uploadguard.errors import ListError, ShrunkListError
 from uploadguard.hashset import HashSet
 from uploadguard.importing import import_list, update_from_file
 from uploadguard.lists import BadLine
+from uploadguard.lists.local import LOCAL_LISTS
 from uploadguard.plugins import Plugins
+
+
+@pytest.mark.parametrize("name", sorted(LOCAL_LISTS))
+def test_the_ledgers_lists_are_not_for_files(tmp_path: Path, name: str) -> None:
+    hashset = HashSet.create(tmp_path / "hashset")
+    with pytest.raises(ListError, match="by the ledger"):
+        import_list(hashset, name, io.BytesIO(b""), Plugins(Settings()))
+    with pytest.raises(ListError, match="by the ledger"):
+        update_from_file(hashset, name, None, Plugins(Settings()), removed=["x"])
 
 
 def test_names_that_a_file_makes_up_do_not_fill_the_memory(tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ class Task:
     ``key`` is a UUID, the same in each attempt: the idempotency key, and the reference a receiver can recognise a
     repetition by. ``remote_id`` is what the other side called it when it was opened, ``notes`` what the action noted in
     earlier attempts. ``case_id`` is None for what no person decided; ``confirmed_at`` and ``viewed`` are of that
-    person: when, and whether anybody looked at the file itself (true only if uploadguard showed it, or the host said
-    so). Times are UTC with zone. ``cancelled`` is set where an opened task was taken back: retract it.
+    person: when, and whether anybody looked at the file itself (true only if uploadguard showed it, clear). Times are
+    UTC with zone. ``cancelled`` is set where an opened task was taken back: retract it.
     """
 
     id: int

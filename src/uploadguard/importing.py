@@ -11,10 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Protocol
 
-from uploadguard.errors import ListFormatError, ShrunkListError
+from uploadguard.errors import ListError, ListFormatError, ShrunkListError
 from uploadguard.hashset import HashSet, ListInfo, ListUpdate
 from uploadguard.hashset.metadata import Role
 from uploadguard.lists import HEAD_BYTES, BadLine, ListEntry, ReadOptions, choose_reader, open_list
+from uploadguard.lists.local import LOCAL_LISTS
 from uploadguard.plugins import Plugins
 from uploadguard.signals.base import lookup_kinds
 
@@ -176,6 +177,7 @@ def import_list(
     :meth:`~uploadguard.hashset.HashSet.add_list`. Raises :class:`~uploadguard.errors.ListError` and
     :class:`~uploadguard.errors.HashSetError` of all kinds; the hash set is then unchanged.
     """
+    _check_not_local(name)
     options = ReadOptions(
         signal_types=plugins.signal_types, signal_type=signal_type, columns=columns, delimiter=delimiter
     )
@@ -204,6 +206,11 @@ def import_list(
     )
 
 
+def _check_not_local(name: str) -> None:
+    if name in LOCAL_LISTS:
+        raise ListError("the list of this name is what reviewers decided, kept by the ledger: choose another name")
+
+
 def _fewest(hashset: HashSet, name: str, max_shrink_percent: int) -> int:
     """How many entries must take the place of a list's."""
     entries = next((info.entries for info in hashset.lists() if info.name == name), 0)
@@ -229,6 +236,7 @@ def update_from_file(
     Each entry of the file replaces those of its id, so that each must have one. Options and errors are those of
     :func:`import_list` and :meth:`~uploadguard.hashset.HashSet.update_list`.
     """
+    _check_not_local(name)
     kinds = lookup_kinds(plugins.signal_types.values())
     watcher = watcher if watcher is not None else _Nobody()
     if source is None:

@@ -200,21 +200,21 @@ class TestMeaning:
     def test_success(self, status: int) -> None:
         assert error_of(Answer(status, {}, b"", True)) is None
 
-    @pytest.mark.parametrize(
-        "status", [300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 410, 413, 422, 451, 499]
-    )
+    @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308, 400, 404, 405, 410, 413, 422, 451, 499])
     def test_refusals(self, status: int) -> None:
         error = error_of(Answer(status, {"retry-after": "5"}, SECRET, True))
         assert isinstance(error, RefusedError)
         assert str(status) in str(error)
         assert SECRET.decode() not in str(error)
 
-    @pytest.mark.parametrize("status", [408, 409, 421, 425, 429, 500, 501, 502, 503, 504, 507, 520, 599, 600, 999, 100])
+    @pytest.mark.parametrize(
+        "status", [401, 403, 407, 408, 409, 421, 425, 429, 500, 501, 502, 503, 504, 507, 520, 599, 600, 999, 100]
+    )
     def test_later(self, status: int) -> None:
         error = error_of(Answer(status, {"retry-after": "5"}, SECRET, True))
         assert isinstance(error, PostponedError)
         assert error.after_s == 5
-        assert error.outage == (status in (429, 502, 503, 504))
+        assert error.outage == (status in (401, 403, 407, 429, 502, 503, 504))
         assert SECRET.decode() not in str(error)
 
 

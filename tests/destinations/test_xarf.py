@@ -202,7 +202,7 @@ class TestPost:
         with pytest.raises(RefusedError, match="422"):
             deliver(poster, made_up_task())
         monkeypatch.setenv("XARF_TOKEN", "another")
-        with pytest.raises(RefusedError, match="401") as caught:
+        with pytest.raises(PostponedError, match="401") as caught:
             deliver(poster, made_up_task())
         assert "another" not in str(caught.value)
         assert receiver.problems == []

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "HttpClient", "check_url", "error_of", "retry_after_s"]
 
-_POSTPONED = frozenset({408, 409, 421, 425, 429})
-_OUTAGES = frozenset({429, 502, 503, 504})
+_POSTPONED = frozenset({401, 403, 407, 408, 409, 421, 425, 429})
+_OUTAGES = frozenset({401, 403, 407, 429, 502, 503, 504})
 _LONGEST_WAIT_S = 86_400.0
 _MAX_WAIT_DIGITS = 12
 
@@ -176,7 +176,8 @@ def _root(error: BaseException) -> BaseException:
 def error_of(answer: Answer) -> ActionError | None:
     """What an answer means that has no more to say than its status; None for a success.
 
-    Redirects and most of 4xx are refusals; 408, 409, 421, 425, 429 and 5xx mean: later.
+    Redirects and most of 4xx are refusals; 408, 409, 421, 425, 429 and 5xx mean: later. So do 401, 403 and 407: no task
+    is wrong, the credentials are, and when these are mended all goes on by itself.
     """
     status = answer.status
     if 200 <= status < 300:
