@@ -1,4 +1,4 @@
-"""Every Python example in the documentation runs as it stands, in a directory with a picture, a hash set and a ledger."""
+"""Every Python example in the documentation runs as it stands, beside a picture, a hash set and a ledger."""
 
 from __future__ import annotations
 

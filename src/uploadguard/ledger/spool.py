@@ -2,8 +2,8 @@
 
 A record is on the disk before it is acknowledged. A file is written by one process, which holds a lock on it
 (``flock``) as long as it does, and drained by whoever gets that lock. A record is a frame: its length, the CRC-32 of
-that and of the rest, and JSON. A frame that ends early was never acknowledged. Where a whole frame is damaged, the disk lost something: the file
-is kept, under another name, for a person to look at.
+that and of the rest, and JSON. A frame that ends early was never acknowledged. Where a whole frame is damaged, the disk
+lost something: the file is kept, under another name, for a person to look at.
 
 Draining hands records over and then removes the file. Killed in between, it hands them over again: whoever takes them
 must not mind.
