@@ -196,8 +196,6 @@ def _register(prometheus: Any, registry: CollectorRegistry) -> dict[str, Any]:
         ),
         "updated": gauge("hash_set_updated_timestamp_seconds", "When a list was last imported or updated.", "livemin"),
         "alarms": counter("alarms", "Alarms that this process raised.", "kind"),
-        "spool_files": gauge(
-            "spool_files", "Files in the spool: decisions for a database that is down.", "livemax"
-        ),
+        "spool_files": gauge("spool_files", "Files in the spool: decisions for a database that is down.", "livemax"),
         "ready": gauge("ready", "Whether checks can be answered.", "livemin"),
     }
