@@ -77,7 +77,7 @@ def _work(url: str, port: int, threads: int) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     settings = OutboxSettings(threads=threads, lease_s=LEASE_S, first_wait_s=0.02, max_wait_s=1.0)
-    action = TwoPhaseAction(RemoteDestination(port))
+    action = TwoPhaseAction(RemoteDestination(port), notes=False)
     OutboxWorker(Database(url), {action.name: action}, settings).run(stop)
 
 
@@ -227,7 +227,7 @@ def main() -> int:
     parser.add_argument("--database", action="append", choices=["sqlite", "postgresql"])
     parser.add_argument("--reports", type=int, default=0)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--kill", type=int, default=2)
     parser.add_argument("--scaling", type=int, default=5000, help="reports for each smaller number of workers; 0: none")
     parser.add_argument("--kills", type=int, default=0)

@@ -95,10 +95,12 @@ class Destination:
 class TwoPhaseAction:
     """An action that files each report exactly once, as its journal lets it."""
 
-    def __init__(self, remote: Remote, name: str = "authority", occasions: Any = (Occasion.REPORT,)) -> None:
+    occasions = frozenset({Occasion.REPORT})
+
+    def __init__(self, remote: Remote, name: str = "authority", *, notes: bool = True) -> None:
         self.remote = remote
         self.name = name
-        self.occasions = frozenset(occasions)
+        self.notes = notes
 
     def deliver(self, task: Task, journal: Journal) -> Receipt:
         remote_id = task.remote_id
@@ -111,7 +113,8 @@ class TwoPhaseAction:
             journal.opened(remote_id)
         assert remote_id is not None
         if task.state is not State.FINISHING:
-            journal.note(uploaded=1)
+            if self.notes:
+                journal.note(uploaded=1)
             journal.finishing()
         if self.remote.finish(remote_id) == "unknown":
             journal.reopen()
