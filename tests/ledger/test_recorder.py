@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -244,6 +245,72 @@ def test_strange_contexts_are_kept_as_far_as_they_go(setup: Setup) -> None:
         kept = from_record(connection.execute(sa.select(schema.decisions.c.record)).scalar_one())
     assert kept.context.extra["deep"] == {"at": "2026-01-01T00:00:00+00:00"}
     assert to_record(kept.decision, kept.context, kept.decided_at)["context"] == found["context"]
+
+
+class Unprintable:
+    """A host's object that cannot even be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def bottomless() -> dict[str, object]:
+    """Nested deeper than Python recurses."""
+    inner: dict[str, object] = {}
+    for _ in range(100_000):
+        inner = {"a": inner}
+    return inner
+
+
+HOSTILE = {
+    "number": lambda: Context(uploader=5, object_id=10**40),
+    "huge number": lambda: Context(uploader=10**5000, extra={"a": 10**5000}),
+    "mapping": lambda: Context(uploader={"a": 1}, tenant=["a", {"b": 2}]),
+    "long": lambda: Context(
+        uploader=os.urandom(2000).hex(), tenant=os.urandom(2000).hex(), object_id=os.urandom(2000).hex()
+    ),
+    "times": lambda: Context(uploader="x", uploaded_at=datetime.min),
+    "no time": lambda: Context(uploader="x", uploaded_at="yesterday", port="x"),
+    "no mapping": lambda: Context(uploader="x", extra=[1, 2]),
+    "unprintable": lambda: Context(uploader=Unprintable(), extra={"a": Unprintable()}),
+    "deep": lambda: Context(uploader="x", extra=bottomless()),
+    "much": lambda: Context(uploader="x", extra={str(i): ["y" * 100] * 10 for i in range(20_000)}),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_no_context_keeps_a_decision_from_the_database(setup: Setup, kind: str) -> None:
+    found = made_up_record(context=HOSTILE[kind]())
+    setup.recorder.record(found)
+    setup.recorder.record(made_up_record())
+    status = setup.recorder.status()
+    assert (status.into, status.spool.files) == ("database", 0)
+    assert setup.count(schema.decisions) == 2
+    with setup.database.reading() as connection:
+        records = connection.execute(sa.select(schema.decisions.c.record).order_by(schema.decisions.c.id)).scalars()
+        kept = from_record(next(iter(records.all())))
+    assert isinstance(kept.context.extra, dict)
+    assert to_record(kept.decision, kept.context, kept.decided_at)["context"] == found["context"]
+    assert len(json.dumps(found)) < 1_000_000
+
+
+def test_long_names_stay_apart_and_join_their_own(setup: Setup) -> None:
+    first, second = "é" * 4000 + "1", "é" * 4000 + "2"
+    for uploader in (first, second, first):
+        setup.recorder.record(made_up_record(entry=uploader, context=Context(uploader=uploader)))
+    assert setup.count(schema.cases) == 3 - 1
+
+
+def test_a_value_of_no_type_the_database_knows_is_that_records_fault(setup: Setup) -> None:
+    """A database that is up must not pass for one that is down: all behind that record would wait in the spool."""
+    bad = made_up_record()
+    bad["media"] = {"size_bytes": 1, "media_type": {"not": "text"}}
+    setup.recorder.record(bad)
+    setup.recorder.record(made_up_record())
+    assert setup.recorder.status().into == "database"
+    setup.recorder.tend()
+    assert setup.count(schema.decisions) == 1
+    assert (setup.recorder.status().spool.files, setup.recorder.status().spool.damaged) == (0, 1)
 
 
 def test_counts_add_up_and_survive_an_outage(setup: Setup) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from uploadguard.actions import Occasion, State
 from uploadguard.ledger import schema
 from uploadguard.ledger.case_views import Case, CaseStatus, Outcome
-from uploadguard.ledger.codec import decision_of
+from uploadguard.ledger.codec import decision_of, indexed_text
 from uploadguard.ledger.outbox import cancel_tasks
 from uploadguard.ledger.people import Person
 from uploadguard.ledger.recording import Plan, add_tasks
@@ -257,7 +257,7 @@ def _give_feedback(
     Where the opposite was sent in an earlier round, it is to be sent anew: the latest counts.
     """
     matched = {
-        (_text(match.list_name), _text(match.entry_id))
+        (indexed_text(match.list_name), indexed_text(match.entry_id))
         for upload in uploads
         for match in upload.decision.matches
         if not match.allow and match.list_name not in LOCAL_LISTS
@@ -282,7 +282,3 @@ def _give_feedback(
     ]
     if rows:
         connection.execute(sa.insert(schema.feedback), rows)
-
-
-def _text(text: str) -> str:
-    return text.replace("\0", "\ufffd")

@@ -81,9 +81,9 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sa.exc.DataError, sa.exc.IntegrityError) as error:
-            raise LedgerError(f"the ledger's database refused a value: {_first_line(error)}") from error
         except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+            if _is_of_a_value(error):
+                raise LedgerError(f"the ledger's database refused a value: {_first_line(error)}") from error
             raise LedgerDownError(f"the ledger's database cannot be used: {_first_line(error)}") from error
         except sa.exc.SQLAlchemyError as error:
             raise LedgerError(f"the ledger's database failed: {type(error).__name__}") from error
@@ -97,6 +97,27 @@ def _ended(connection: Connection) -> Iterator[None]:
         connection.rollback()
         raise
     connection.commit()
+
+
+def _is_of_a_value(error: sa.exc.SQLAlchemyError) -> bool:
+    """Whether it is what was to be written that is at fault, and not the database: then another record may go in."""
+    if not isinstance(error, sa.exc.DBAPIError) or error.connection_invalidated:
+        return False
+    if isinstance(error, sa.exc.DataError | sa.exc.IntegrityError):
+        return True
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(_VALUE_STATES)
+    # What the driver refuses by itself: it knows no such type.
+    text = str(error.orig)
+    return isinstance(error, sa.exc.ProgrammingError | sa.exc.InterfaceError) and (
+        "cannot adapt" in text or "binding parameter" in text
+    )
+
+
+_VALUE_STATES = ("22", "23", "54", "42804", "42883")
+"""PostgreSQL's SQLSTATEs: bad data, broken constraints, beyond a limit of the program's (an index's row), types that do
+not go together."""
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 
 from uploadguard.actions import Action, Occasion, SelectiveAction, State
 from uploadguard.ledger import audit, schema
-from uploadguard.ledger.codec import Recorded, decision_of, from_record
+from uploadguard.ledger.codec import Recorded, decision_of, from_record, indexed_text
 from uploadguard.logs import log
 from uploadguard.models import Decision, Verdict
 
@@ -91,9 +91,9 @@ def _record(connection: Connection, found: Mapping[str, Any], plan: Plan, now: d
             verdict=decision.verdict.label,
             report_due=decision.report_due,
             media_type=decision.media.media_type,
-            tenant=context.get("tenant"),
-            uploader=context.get("uploader"),
-            object_id=context.get("object_id"),
+            tenant=_column(context.get("tenant")),
+            uploader=_column(context.get("uploader")),
+            object_id=_column(context.get("object_id")),
             record={key: value for key, value in found.items() if key != "evidence"},
             case_id=case_id,
         )
@@ -208,7 +208,7 @@ def case_keys(decision: Decision) -> list[str]:
         digests = (one for one in decision.hashes if one.signal_type in _DIGESTS)
         longest = max(digests, key=lambda one: len(one.value), default=None)
         keys = {f"{longest.signal_type}:{longest.value.hex()}"} if longest is not None else set()
-    return sorted(key.replace("\0", "\ufffd") for key in keys)
+    return sorted({indexed_text(key) for key in keys})
 
 
 _DIGESTS = ("sha256", "sha1", "md5")
@@ -223,7 +223,7 @@ def _join_or_open(
     now: datetime,
 ) -> int:
     keys = case_keys(decision)
-    uploader, tenant = context.get("uploader"), context.get("tenant")
+    uploader, tenant = _column(context.get("uploader")), _column(context.get("tenant"))
     cases = schema.cases.c
     joined = None
     if keys and uploader is not None:
@@ -268,6 +268,11 @@ def _join_or_open(
     if keys:
         connection.execute(sa.insert(schema.case_keys), [{"case_id": case_id, "key": key} for key in keys])
     return case_id
+
+
+def _column(value: object) -> str | None:
+    """A value of the context; records of the spool may have been written by another version."""
+    return None if value is None else indexed_text(str(value))
 
 
 def _add_evidence(connection: Connection, decision_id: int, stored: Mapping[str, Any]) -> None:
