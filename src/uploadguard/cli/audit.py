@@ -13,13 +13,13 @@ import click
 
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.lists import size_bytes_of
+from uploadguard.cli.opened import opened_database
 from uploadguard.cli.output import STDIN, echo, new_table, print_json, print_table, report_error, report_warning
 from uploadguard.cli.progress import ProgressBar
 from uploadguard.cli.state import State
+from uploadguard.cli.times import iso_time, time_text
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from uploadguard.config import Settings
     from uploadguard.ledger.audit import AuditEntry
     from uploadguard.ledger.audit_verify import AuditReport
@@ -34,17 +34,6 @@ _FLUSHED = 1000
 @click.group()
 def audit() -> None:
     """Show, verify, sign and export the audit log."""
-
-
-@contextmanager
-def _opened(settings: Settings) -> Iterator[Database]:
-    from uploadguard.ledger.database import open_database
-
-    database = open_database(settings)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 @audit.command()
@@ -88,7 +77,7 @@ def verify(
     public_keys = _public_keys(settings, keys)
     checkpoints = [one for path in exported for one in read_checkpoints(path)]
     if file is None:
-        with _opened(settings) as database, ProgressBar(counted=True) as bar:
+        with opened_database(settings) as database, ProgressBar(counted=True) as bar:
             report = verify_log(
                 database,
                 public_keys=public_keys,
@@ -131,13 +120,15 @@ def _public_keys(settings: Settings, keys: tuple[Path, ...]) -> list[PublicKey]:
 
 
 def _print(report: AuditReport) -> None:
-    since = f", since {_time(report.unprotected_since)}" if report.unprotected else ""
+    signed_at, since = (
+        time_text(at, seconds=True) or "an unknown time" for at in (report.signed_at, report.unprotected_since)
+    )
     rows = [
         ("entries", f"{report.entries:,}: {report.first:,} to {report.last:,}" if report.entries else "none"),
         ("checkpoints", f"{report.checkpoints:,}"),
         ("exported checkpoints", f"{report.exported:,}"),
-        ("signed up to", f"entry {report.signed_to:,}, {_time(report.signed_at)}" if report.signed_to else "nothing"),
-        ("not signed yet", f"{report.unprotected:,}{since}"),
+        ("signed up to", f"entry {report.signed_to:,}, {signed_at}" if report.signed_to else "nothing"),
+        ("not signed yet", f"{report.unprotected:,}{f', since {since}' if report.unprotected else ''}"),
         ("faults", f"{report.faults_total:,}"),
     ]
     print_table(new_table("Audit log", "verified" if report.ok else "NOT WHOLE"), rows)
@@ -153,10 +144,6 @@ def _print(report: AuditReport) -> None:
         report_error(f"the audit log is not whole; the first fault is at entry {report.faults[0].seq}")
 
 
-def _time(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at is not None else "an unknown time"
-
-
 def _record(report: AuditReport) -> dict[str, Any]:
     return {
         "ok": report.ok,
@@ -166,9 +153,9 @@ def _record(report: AuditReport) -> dict[str, Any]:
         "checkpoints": report.checkpoints,
         "exported": report.exported,
         "signed_to": report.signed_to,
-        "signed_at": report.signed_at.isoformat() if report.signed_at is not None else None,
+        "signed_at": iso_time(report.signed_at),
         "unprotected": report.unprotected,
-        "unprotected_since": report.unprotected_since.isoformat() if report.unprotected_since is not None else None,
+        "unprotected_since": iso_time(report.unprotected_since),
         "faults": [{"seq": one.seq, "kind": one.kind.value, "text": one.text} for one in report.faults],
         "faults_total": report.faults_total,
         "warnings": list(report.warnings),
@@ -195,7 +182,7 @@ def list_command(
     """Show the latest entries, the last one first: who did what to which record, and when."""
     from uploadguard.ledger.audit import canonical, list_entries
 
-    with _opened(state.load_settings()) as database:
+    with opened_database(state.load_settings()) as database:
         found = list_entries(database, before=before, limit=limit, actor=actor, action=action, subject=subject)
     if as_json:
         for entry in found:
@@ -223,7 +210,7 @@ def list_command(
 def _entry_record(entry: AuditEntry) -> dict[str, Any]:
     return {
         "seq": entry.seq,
-        "at": entry.at.isoformat(),
+        "at": iso_time(entry.at),
         "actor": entry.actor,
         "action": entry.action,
         "subject": entry.subject,
@@ -246,7 +233,7 @@ def export(state: State, file: Path | None, first: int | None, resume: bool) -> 
         raise click.UsageError("--resume goes with FILE, and without --from")
     from uploadguard.ledger.audit_files import end_of_export, export_log
 
-    with _opened(state.load_settings()) as database, ProgressBar(counted=True) as bar:
+    with opened_database(state.load_settings()) as database, ProgressBar(counted=True) as bar:
         if named is None:
             _write(export_log(database, first or 1), sys.stdout.buffer, bar)
             return Exit.OK
@@ -300,7 +287,7 @@ def checkpoint(state: State, file: Path | None, as_json: bool) -> Exit:
     from uploadguard.ledger.checkpoints import Checkpointer, checkpoint_line, export_checkpoints
 
     settings = state.load_settings()
-    with _opened(settings) as database:
+    with opened_database(settings) as database:
         made = None
         if file is None or settings.ledger.signing_key_file is not None:
             made = Checkpointer(database, settings).run()
@@ -315,7 +302,7 @@ def checkpoint(state: State, file: Path | None, as_json: bool) -> Exit:
             {
                 "made": made is not None,
                 "seq": found[-1].seq if found else None,
-                "at": found[-1].at.isoformat() if found else None,
+                "at": iso_time(found[-1].at) if found else None,
                 "key": found[-1].key_id if found else None,
                 "exported": added,
             }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from uploadguard.cli.output import echo, new_table, print_table, size_text
+from uploadguard.cli.times import iso_time, time_text
 
 if TYPE_CHECKING:
     from uploadguard.ledger.cases import Case, CaseDetail, CaseUpload, Feedback
@@ -20,7 +20,7 @@ def case_row(case: Case) -> list[object]:
     return [
         case.id,
         status,
-        _time(case.opened_at),
+        time_text(case.opened_at),
         case.verdict,
         case.reason,
         case.uploads,
@@ -34,21 +34,21 @@ def case_record(case: Case) -> dict[str, Any]:
     return {
         "case": case.id,
         "status": case.status.value,
-        "opened": _iso(case.opened_at),
-        "updated": _iso(case.updated_at),
+        "opened": iso_time(case.opened_at),
+        "updated": iso_time(case.updated_at),
         "verdict": case.verdict,
         "reason": case.reason,
         "tenant": case.tenant,
         "uploader": case.uploader,
         "uploads": case.uploads,
         "claimed_by": case.claimed_by,
-        "claimed": _iso(case.claimed_at),
+        "claimed": iso_time(case.claimed_at),
         "proposed": case.proposed,
         "proposed_by": case.proposed_by,
         "escalated": case.escalated,
         "viewed": case.viewed,
         "decided_by": case.decided_by,
-        "decided": _iso(case.decided_at),
+        "decided": iso_time(case.decided_at),
         "round": case.round,
         "legal_hold": case.legal_hold,
     }
@@ -60,7 +60,7 @@ def detail_record(detail: CaseDetail, *, hashes: bool) -> dict[str, Any]:
         **case_record(detail.case),
         "shown_uploads": [_upload_record(upload, hashes=hashes) for upload in detail.uploads],
         "events": [
-            {"at": _iso(event.at), "actor": event.actor, "kind": event.kind, "note": event.note}
+            {"at": iso_time(event.at), "actor": event.actor, "kind": event.kind, "note": event.note}
             for event in detail.events
         ],
         "tasks": [
@@ -70,7 +70,7 @@ def detail_record(detail: CaseDetail, *, hashes: bool) -> dict[str, Any]:
                 "occasion": task.occasion.value,
                 "state": task.state.value,
                 "decision": task.decision_id,
-                "due": _iso(task.due_at),
+                "due": iso_time(task.due_at),
                 "remote_id": task.remote_id,
                 "cancelled": task.cancelled,
                 "late": task.late,
@@ -84,15 +84,15 @@ def _upload_record(upload: CaseUpload, *, hashes: bool) -> dict[str, Any]:
     context, evidence = upload.recorded.context, upload.evidence
     return {
         "decision": upload.decision_id,
-        "decided": _iso(upload.recorded.decided_at),
+        "decided": iso_time(upload.recorded.decided_at),
         **upload.recorded.decision.to_dict(include_hashes=hashes),
         "object_id": context.object_id,
         "filename": context.filename,
         "evidence": {
             "size_bytes": evidence.size_bytes,
             "media_type": evidence.media_type,
-            "keep_until": _iso(evidence.keep_until),
-            "destroyed": _iso(evidence.destroyed_at),
+            "keep_until": iso_time(evidence.keep_until),
+            "destroyed": iso_time(evidence.destroyed_at),
         }
         if evidence is not None
         else None,
@@ -108,8 +108,8 @@ def feedback_record(one: Feedback) -> dict[str, Any]:
         "opinion": one.opinion,
         "case": one.case_id,
         "actor": one.actor,
-        "at": _iso(one.at),
-        "sent": _iso(one.sent_at),
+        "at": iso_time(one.at),
+        "sent": iso_time(one.sent_at),
     }
 
 
@@ -118,14 +118,14 @@ def print_detail(detail: CaseDetail, *, hashes: bool) -> None:
     case = detail.case
     rows: list[tuple[str, object]] = [
         ("status", f"{case.status}{', escalated' if case.escalated else ''}"),
-        ("opened", _time(case.opened_at)),
+        ("opened", time_text(case.opened_at)),
         ("verdict", case.verdict),
         ("reason", case.reason),
         *((name, value) for name in ("tenant", "uploader") if (value := getattr(case, name)) is not None),
         ("uploads", f"{case.uploads:,}"),
-        *([("claimed by", f"{case.claimed_by}, {_time(case.claimed_at)}")] if case.claimed_by is not None else []),
+        *([("claimed by", f"{case.claimed_by}, {time_text(case.claimed_at)}")] if case.claimed_by is not None else []),
         *([("proposed", f"to {case.proposed} it, by {case.proposed_by}")] if case.proposed is not None else []),
-        *([("decided by", f"{case.decided_by}, {_time(case.decided_at)}")] if case.decided_by is not None else []),
+        *([("decided by", f"{case.decided_by}, {time_text(case.decided_at)}")] if case.decided_by is not None else []),
         *([("round", case.round)] if case.round > 1 else []),
         ("viewed", "yes" if case.viewed else "no"),
         *([("legal hold", "yes")] if case.legal_hold else []),
@@ -138,7 +138,7 @@ def print_detail(detail: CaseDetail, *, hashes: bool) -> None:
         echo(f"\nand {case.uploads - len(detail.uploads):,} uploads more")
     if detail.events:
         echo()
-        events = ([_time(one.at), one.actor, one.kind, one.note] for one in detail.events)
+        events = ([time_text(one.at), one.actor, one.kind, one.note] for one in detail.events)
         print_table(new_table("When", "Who", "What", "Note", fold=["Note"]), events)
     if detail.tasks:
         echo()
@@ -152,7 +152,7 @@ def print_detail(detail: CaseDetail, *, hashes: bool) -> None:
                     one.occasion.value,
                     f"{one.state.value}{', to be retracted' if one.cancelled and one.state.is_open else ''}",
                     one.decision_id,
-                    f"{_time(one.due_at)}{' late' if one.late else ''}",
+                    f"{time_text(one.due_at)}{' late' if one.late else ''}",
                 ]
                 for one in detail.tasks
             ),
@@ -165,12 +165,12 @@ def _print_upload(upload: CaseUpload, *, hashes: bool) -> None:
     size = f"{media.width}x{media.height}, " if media.width is not None else ""
     kept = "no"
     if evidence is not None:
-        kept = f"until {_time(evidence.keep_until)}" if evidence.keep_until is not None else "yes"
-        kept = f"destroyed {_time(evidence.destroyed_at)}" if evidence.destroyed_at is not None else kept
+        kept = f"until {time_text(evidence.keep_until)}" if evidence.keep_until is not None else "yes"
+        kept = f"destroyed {time_text(evidence.destroyed_at)}" if evidence.destroyed_at is not None else kept
     timings = ", ".join(f"{stage} {ms:.1f}" for stage, ms in decision.timings_ms.items())
     rows: list[tuple[str, object]] = [
         ("reference", decision.reference),
-        ("uploaded", _time(context.uploaded_at or upload.recorded.decided_at)),
+        ("uploaded", time_text(context.uploaded_at or upload.recorded.decided_at)),
         *([("object", context.object_id)] if context.object_id is not None else []),
         *([("file name", context.filename)] if context.filename is not None else []),
         ("verdict", f"{decision.verdict.label}: {', '.join(decision.reasons)}"),
@@ -196,11 +196,3 @@ def _match_text(match: Match) -> str:
         f"{kind} {match.list_name}, entry {match.entry_id}, {match.signal_type}, {match.distance_bits} bits apart, "
         f"{where}{category}"
     )
-
-
-def _time(at: datetime | None) -> str:
-    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _iso(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -16,6 +15,7 @@ from uploadguard.cli.case_output import (
     print_detail,
 )
 from uploadguard.cli.exits import Exit
+from uploadguard.cli.opened import opened_ledger
 from uploadguard.cli.output import echo, new_table, print_json, print_table, report_error, report_warning
 from uploadguard.cli.person import acting_option, acting_person
 from uploadguard.cli.state import State
@@ -32,19 +32,6 @@ _STATUSES = ("open", "proposed", "confirmed", "dismissed")
 @click.group()
 def cases() -> None:
     """Review queued uploads: list, show, claim and decide their cases."""
-
-
-@contextmanager
-def _opened(state: State) -> Iterator[Ledger]:
-    from uploadguard.ledger.ledger import Ledger
-    from uploadguard.plugins import Plugins
-
-    settings = state.load_settings()
-    ledger = Ledger.open(settings, Plugins(settings))
-    try:
-        yield ledger
-    finally:
-        ledger.close()
 
 
 @cases.command("list")
@@ -75,7 +62,7 @@ def list_cases(
         if wanted["claimed_by"] is not None:
             raise click.UsageError("--claimed-by or --unclaimed, not both")
         wanted["claimed_by"] = ""
-    with _opened(state) as ledger:
+    with opened_ledger(state.load_settings()) as ledger:
         try:
             page = ledger.cases.list(
                 statuses=[CaseStatus(status) for status in statuses or _STATUSES[:2]], after=after, **wanted
@@ -107,7 +94,7 @@ def list_cases(
 @click.pass_obj
 def show(state: State, case_id: int, hashes: bool, as_json: bool) -> Exit:
     """Show a case: its uploads with what they match, what was done to it, and what came of it."""
-    with _opened(state) as ledger:
+    with opened_ledger(state.load_settings()) as ledger:
         detail = ledger.cases.show(case_id)
     if as_json:
         print_json(detail_record(detail, hashes=hashes))
@@ -122,7 +109,7 @@ def show(state: State, case_id: int, hashes: bool, as_json: bool) -> Exit:
 @click.pass_obj
 def claim(state: State, case_id: int, acting: str | None) -> Exit:
     """Say that you look at a case, so that others look at others. A claim lasts four hours."""
-    with _opened(state) as ledger:
+    with opened_ledger(state.load_settings()) as ledger:
         case = ledger.cases.claim(case_id, acting_person(acting))
     echo(f"Case {case.id} is claimed by {case.claimed_by}.")
     return Exit.OK
@@ -134,7 +121,7 @@ def claim(state: State, case_id: int, acting: str | None) -> Exit:
 @click.pass_obj
 def unclaim(state: State, case_id: int, acting: str | None) -> Exit:
     """Leave a claimed case to others."""
-    with _opened(state) as ledger:
+    with opened_ledger(state.load_settings()) as ledger:
         case = ledger.cases.unclaim(case_id, acting_person(acting))
     echo(f"Case {case.id} is claimed by nobody.")
     return Exit.OK
@@ -177,7 +164,7 @@ def decide(
     if not yes:
         which = f"case {case_ids[0]}" if len(case_ids) == 1 else f"{len(case_ids)} cases"
         click.confirm(f"{outcome.capitalize()} {which}, as {person.name}?", abort=True, err=True)
-    with _opened(state) as ledger:
+    with opened_ledger(state.load_settings()) as ledger:
         results = ledger.cases.decide(
             case_ids,
             outcome,
@@ -237,7 +224,7 @@ def _apply_local_lists(ledger: Ledger, *, as_json: bool) -> None:
 @click.pass_obj
 def escalate(state: State, case_id: int, note: str, acting: str | None) -> Exit:
     """Leave a case to a lead."""
-    with _opened(state) as ledger:
+    with opened_ledger(state.load_settings()) as ledger:
         ledger.cases.escalate(case_id, acting_person(acting), note)
     echo(f"Case {case_id} is escalated.")
     return Exit.OK
@@ -253,7 +240,7 @@ def requeue(state: State, case_id: int, note: str, acting: str | None) -> Exit:
 
     What a decision led to is taken back as far as it can be. A report that was filed stays filed.
     """
-    with _opened(state) as ledger:
+    with opened_ledger(state.load_settings()) as ledger:
         ledger.cases.requeue(case_id, acting_person(acting), note)
         _apply_local_lists(ledger, as_json=False)
     echo(f"Case {case_id} is in the queue.")
@@ -269,7 +256,7 @@ def comment(state: State, case_id: int, note: str, acting: str | None) -> Exit:
     """Note something about a case."""
     if not note.strip():
         raise click.UsageError("a comment must say something")
-    with _opened(state) as ledger:
+    with opened_ledger(state.load_settings()) as ledger:
         ledger.cases.comment(case_id, acting_person(acting), note)
     echo(f"Case {case_id} has the comment.")
     return Exit.OK
@@ -282,7 +269,7 @@ def comment(state: State, case_id: int, note: str, acting: str | None) -> Exit:
 @click.pass_obj
 def feedback(state: State, everything: bool, sent: Sequence[int], as_json: bool) -> Exit:
     """Show which lists' entries were found right or wrong, for those who keep the lists."""
-    with _opened(state) as ledger:
+    with opened_ledger(state.load_settings()) as ledger:
         if sent:
             ledger.cases.feedback_sent(sent)
             return Exit.OK

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from uploadguard.cli.exits import Exit
+from uploadguard.cli.opened import opened_database
 from uploadguard.cli.output import echo, new_table, print_json, print_table, report_warning
 from uploadguard.cli.person import acting_option, acting_person
 from uploadguard.cli.state import State
+from uploadguard.cli.times import day_text, iso_time
 
 if TYPE_CHECKING:
     from uploadguard.ledger.accounts import Accounts
@@ -131,7 +133,7 @@ def users(state: State, as_json: bool) -> Exit:
                     "name": one.name,
                     "roles": sorted(one.roles),
                     "disabled": one.disabled,
-                    "created": one.created_at.isoformat(),
+                    "created": iso_time(one.created_at),
                 }
             )
         return Exit.OK
@@ -142,7 +144,7 @@ def users(state: State, as_json: bool) -> Exit:
     print_table(
         table,
         [
-            (one.name, ", ".join(sorted(one.roles)), "shut out" if one.disabled else "", f"{one.created_at:%Y-%m-%d}")
+            (one.name, ", ".join(sorted(one.roles)), "shut out" if one.disabled else "", day_text(one.created_at))
             for one in found
         ],
     )
@@ -152,13 +154,9 @@ def users(state: State, as_json: bool) -> Exit:
 @contextmanager
 def _accounts(state: State) -> Iterator[Accounts]:
     from uploadguard.ledger.accounts import Accounts
-    from uploadguard.ledger.database import open_database
 
-    database = open_database(state.load_settings())
-    try:
+    with opened_database(state.load_settings()) as database:
         yield Accounts(database)
-    finally:
-        database.close()
 
 
 def _roles(names: tuple[str, ...]) -> frozenset[Role]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from uploadguard.cli.opened import opened_ledger
 from uploadguard.cli.output import echo, file_fields, new_table, print_json, print_table, size_text
 from uploadguard.cli.person import acting_option, acting_person
 from uploadguard.cli.state import State
+from uploadguard.cli.times import day_text, iso_time
 
 if TYPE_CHECKING:
     from uploadguard.ledger.evidence import EvidenceInfo
@@ -51,7 +51,7 @@ def evidence() -> None:
 @click.pass_obj
 def list_files(options: State, case_id: int | None, destroyed: bool, after: int, limit: int, as_json: bool) -> Exit:
     """List preserved files, the oldest first."""
-    with opened_ledger(options) as ledger:
+    with opened_ledger(options.load_settings()) as ledger:
         found = ledger.evidence.list(case_id=case_id, destroyed=destroyed, after=after, limit=limit)
     if as_json:
         for one in found:
@@ -91,7 +91,7 @@ def preview(
     It is made in a sandboxed process, and holds nothing of the file's own bytes.
     """
     _refuse_existing(out)
-    with opened_ledger(options) as ledger:
+    with opened_ledger(options.load_settings()) as ledger:
         png = ledger.evidence.preview(decision_id, acting_person(acting), reason, clear=clear, frame=frame)
     return _write(out, png, decision_id, as_json=as_json)
 
@@ -106,7 +106,7 @@ def preview(
 def export(options: State, decision_id: int, out: Path, reason: str, acting: str | None, as_json: bool) -> Exit:
     """Write the file of decision ID to OUT, as it was uploaded. Not decoded, not made harmless."""
     _refuse_existing(out)
-    with opened_ledger(options) as ledger:
+    with opened_ledger(options.load_settings()) as ledger:
         found = ledger.evidence.export(decision_id, acting_person(acting), reason)
     return _write(out, found.data, decision_id, as_json=as_json)
 
@@ -121,7 +121,7 @@ def export(options: State, decision_id: int, out: Path, reason: str, acting: str
 @click.pass_obj
 def destroy(options: State, decision_id: int, order: str, acting: str | None, as_json: bool) -> Exit:
     """Destroy the file of decision ID before its time. It cannot be had back; a legal hold forbids it."""
-    with opened_ledger(options) as ledger:
+    with opened_ledger(options.load_settings()) as ledger:
         ledger.evidence.destroy(decision_id, acting_person(acting), order)
     if as_json:
         print_json({"decision": decision_id, "destroyed": True})
@@ -135,7 +135,7 @@ def destroy(options: State, decision_id: int, order: str, acting: str | None, as
 @click.pass_obj
 def sweep(options: State, as_json: bool) -> Exit:
     """Destroy files whose time is over, and remove those that no decision leads to."""
-    with opened_ledger(options) as ledger:
+    with opened_ledger(options.load_settings()) as ledger:
         removed = ledger.evidence.sweep()
     if as_json:
         print_json({"removed": removed})
@@ -150,7 +150,7 @@ def sweep(options: State, as_json: bool) -> Exit:
 @click.pass_obj
 def renew(options: State, acting: str | None, as_json: bool) -> Exit:
     """Encrypt every file with the first key of evidence.key_file, so that the other keys can be destroyed."""
-    with opened_ledger(options) as ledger:
+    with opened_ledger(options.load_settings()) as ledger:
         renewed = ledger.evidence.renew(acting_person(acting))
     if as_json:
         print_json({"renewed": renewed})
@@ -196,10 +196,10 @@ def _row(one: EvidenceInfo) -> list[str]:
         "" if one.case_id is None else str(one.case_id),
         size_text(one.size_bytes),
         one.media_type or "unknown",
-        _day(one.stored_at),
-        _day(one.keep_until) or "for ever",
-        _day(one.viewed_at) or "no",
-        f"destroyed {_day(one.destroyed_at)}" if one.destroyed_at is not None else "held" if one.held else "kept",
+        day_text(one.stored_at),
+        day_text(one.keep_until) or "for ever",
+        day_text(one.viewed_at) or "no",
+        f"destroyed {day_text(one.destroyed_at)}" if one.destroyed_at is not None else "held" if one.held else "kept",
     ]
 
 
@@ -209,17 +209,9 @@ def _record(one: EvidenceInfo) -> dict[str, Any]:
         "case": one.case_id,
         "size_bytes": one.size_bytes,
         "media_type": one.media_type,
-        "stored": _iso(one.stored_at),
-        "keep_until": _iso(one.keep_until),
-        "viewed": _iso(one.viewed_at),
-        "destroyed": _iso(one.destroyed_at),
+        "stored": iso_time(one.stored_at),
+        "keep_until": iso_time(one.keep_until),
+        "viewed": iso_time(one.viewed_at),
+        "destroyed": iso_time(one.destroyed_at),
         "held": one.held,
     }
-
-
-def _day(at: datetime | None) -> str:
-    return "" if at is None else f"{at:%Y-%m-%d}"
-
-
-def _iso(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()

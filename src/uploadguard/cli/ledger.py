@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from uploadguard.cli.exits import Exit
+from uploadguard.cli.opened import opened_database, opened_ledger
 from uploadguard.cli.output import echo, new_table, print_json, print_table, report_warning, size_text
 from uploadguard.cli.person import acting_option, acting_person
 from uploadguard.cli.progress import ProgressBar
@@ -43,12 +44,10 @@ def upgrade(state: State) -> Exit:
 
     Do so before the workers of a new version start. Several processes may do it at once.
     """
-    from uploadguard.ledger.database import open_database
     from uploadguard.ledger.migrations import HEAD
 
-    database = open_database(state.load_settings(), create=True)
-    kind = _kind(database)
-    database.close()
+    with opened_database(state.load_settings(), create=True) as database:
+        kind = _kind(database)
     echo(f"The ledger's tables, on {kind}, are of version {HEAD}.")
     return Exit.OK
 
@@ -62,15 +61,8 @@ def _kind(database: Database) -> str:
 @click.pass_obj
 def status(state: State, as_json: bool) -> Exit:
     """Show what the ledger holds. Ends with 4 where decisions wait in the spool for the database."""
-    from uploadguard.ledger.ledger import Ledger
-    from uploadguard.plugins import Plugins
-
-    settings = state.load_settings()
-    opened = Ledger.open(settings, Plugins(settings))
-    try:
+    with opened_ledger(state.load_settings()) as opened:
         record = _status(opened)
-    finally:
-        opened.close()
     waiting = bool(record["spool"]["files"] or record["spool"]["damaged"])
     if as_json:
         print_json(record)
@@ -135,15 +127,12 @@ def purge(state: State, dry_run: bool, yes: bool, acting: str | None, as_json: b
     Never removes open cases, what is under a legal hold, or what is not reported yet. Preserved files whose time is
     over are destroyed first, since what they belong to is kept as long as they are.
     """
-    from uploadguard.ledger.ledger import Ledger
     from uploadguard.ledger.retention import purge as purge_ledger
-    from uploadguard.plugins import Plugins
 
     settings = state.load_settings()
     person = acting_person(acting)
     now = datetime.now(UTC)
-    opened = Ledger.open(settings, Plugins(settings))
-    try:
+    with opened_ledger(settings) as opened:
         if not dry_run and not yes:
             if not sys.stdin.isatty():
                 raise click.UsageError("there is no terminal to ask on; give --yes to remove what is too old")
@@ -164,8 +153,6 @@ def purge(state: State, dry_run: bool, yes: bool, acting: str | None, as_json: b
                 remove_file=vault.remove if vault is not None else None,
                 progress=lambda done, total: bar.show("purging", done, total),
             )
-    finally:
-        opened.close()
     if as_json:
         print_json(_record(report))
     else:
@@ -232,18 +219,14 @@ def unhold(state: State, record: tuple[HeldKind, int], note: str, acting: str | 
 
 
 def _hold(state: State, record: tuple[HeldKind, int], note: str, person: Person, *, held: bool) -> Exit:
-    from uploadguard.ledger.database import open_database
     from uploadguard.ledger.retention import hold as hold_record
     from uploadguard.ledger.retention import release_hold
 
     if not note.strip():
         raise click.BadParameter("say why", param_hint="--note")
-    database = open_database(state.load_settings())
-    try:
-        kind, record_id = record
+    kind, record_id = record
+    with opened_database(state.load_settings()) as database:
         changed = (hold_record if held else release_hold)(database, kind, record_id, person, note)
-    finally:
-        database.close()
     now = "is under a legal hold" if held else "is under no legal hold of its own"
     echo(f"{kind}:{record_id} {now}{'' if changed else ', as it was'}.")
     return Exit.OK

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from uploadguard.cli.exits import Exit
+from uploadguard.cli.opened import opened_ledger
 from uploadguard.cli.output import echo, new_table, print_json, print_table, report_error, report_warning
 from uploadguard.cli.person import acting_option, acting_person
 from uploadguard.cli.state import State as Options
+from uploadguard.cli.times import iso_time, time_text
 
 if TYPE_CHECKING:
     from uploadguard.ledger.ledger import Ledger
@@ -29,19 +29,6 @@ def outbox() -> None:
     """Carry out reports and callbacks, and look after them."""
 
 
-@contextmanager
-def _opened(options: Options) -> Iterator[Ledger]:
-    from uploadguard.ledger.ledger import Ledger
-    from uploadguard.plugins import Plugins
-
-    settings = options.load_settings()
-    ledger = Ledger.open(settings, Plugins(settings))
-    try:
-        yield ledger
-    finally:
-        ledger.close()
-
-
 @outbox.command()
 @click.option("--once", is_flag=True, help="Carry out what is due now, and end.")
 @click.option("--threads", type=click.IntRange(1, 64), metavar="N", help="Tasks at once, in place of outbox.threads.")
@@ -49,16 +36,9 @@ def _opened(options: Options) -> Iterator[Ledger]:
 def run(options: Options, once: bool, threads: int | None) -> Exit:
     """Carry tasks out until stopped. Several may run at once, on one host or many."""
     from uploadguard.cli.outbox_run import run_worker
-    from uploadguard.ledger.ledger import Ledger
-    from uploadguard.plugins import Plugins
 
-    settings = options.load_settings()
-    plugins = Plugins(settings)
-    ledger = Ledger.open(settings, plugins)
-    try:
-        return run_worker(ledger, plugins, once=once, threads=threads)
-    finally:
-        ledger.close()
+    with opened_ledger(options.load_settings()) as ledger:
+        return run_worker(ledger, once=once, threads=threads)
 
 
 @outbox.command()
@@ -68,7 +48,7 @@ def status(options: Options, as_json: bool) -> Exit:
     """Show how many tasks are how far; ends with 4 if somebody must look."""
     from uploadguard.ledger.outbox import Outbox
 
-    with _opened(options) as ledger:
+    with opened_ledger(options.load_settings()) as ledger:
         found = Outbox(ledger.database, ledger.settings.outbox, actions=ledger.actions).status()
     if as_json:
         print_json(_status_record(found))
@@ -89,7 +69,7 @@ def _status_row(one: ActionStatus) -> list[str]:
     from uploadguard.actions import State
 
     counts = [f"{one.counts.get(State(name), 0):,}" for name in _STATES]
-    return [one.action, *counts, f"{one.late:,}", _time(one.oldest_at), _time(one.next_deadline)]
+    return [one.action, *counts, f"{one.late:,}", time_text(one.oldest_at), time_text(one.next_deadline)]
 
 
 def _problems(found: OutboxStatus) -> Iterator[str]:
@@ -111,16 +91,16 @@ def _status_record(found: OutboxStatus) -> dict[str, Any]:
         "late": found.late,
         "refused": found.refused,
         "no_action": found.no_action,
-        "oldest": _iso(found.oldest_at),
-        "next_deadline": _iso(found.next_deadline),
+        "oldest": iso_time(found.oldest_at),
+        "next_deadline": iso_time(found.next_deadline),
         "actions": [
             {
                 "action": one.action,
                 "known": one.known,
                 **{name: one.counts.get(State(name), 0) for name in _STATES},
                 "late": one.late,
-                "oldest": _iso(one.oldest_at),
-                "next_deadline": _iso(one.next_deadline),
+                "oldest": iso_time(one.oldest_at),
+                "next_deadline": iso_time(one.next_deadline),
             }
             for one in found.actions
         ],
@@ -149,7 +129,7 @@ def list_tasks(
     """List tasks, the oldest first."""
     from uploadguard.actions import State
 
-    with _opened(options) as ledger:
+    with opened_ledger(options.load_settings()) as ledger:
         found = ledger.outbox.list(
             states=[State(name) for name in states] or None,
             action=action,
@@ -183,8 +163,8 @@ def _task_row(one: TaskInfo) -> list[str]:
         _state(one),
         "" if one.case_id is None else str(one.case_id),
         str(one.attempts),
-        _time(one.due_at) + (" late" if one.late else ""),
-        _time(one.next_at) if one.state.is_open else "",
+        time_text(one.due_at) + (" late" if one.late else ""),
+        time_text(one.next_at) if one.state.is_open else "",
         one.error or "",
     ]
 
@@ -202,10 +182,10 @@ def _task_record(one: TaskInfo) -> dict[str, Any]:
         "state": one.state.value,
         "decision": one.decision_id,
         "case": one.case_id,
-        "created": _iso(one.created_at),
-        "due": _iso(one.due_at),
-        "next": _iso(one.next_at) if one.state.is_open else None,
-        "done": _iso(one.done_at),
+        "created": iso_time(one.created_at),
+        "due": iso_time(one.due_at),
+        "next": iso_time(one.next_at) if one.state.is_open else None,
+        "done": iso_time(one.done_at),
         "attempts": one.attempts,
         "running": one.running,
         "remote_id": one.remote_id,
@@ -221,7 +201,7 @@ def _task_record(one: TaskInfo) -> dict[str, Any]:
 @click.pass_obj
 def show(options: Options, task_id: int, as_json: bool) -> Exit:
     """Show the task ID, with what its action noted."""
-    with _opened(options) as ledger:
+    with opened_ledger(options.load_settings()) as ledger:
         one = ledger.outbox.show(task_id)
     if as_json:
         print_json({**_task_record(one), "notes": dict(one.notes)})
@@ -232,11 +212,11 @@ def show(options: Options, task_id: int, as_json: bool) -> Exit:
         ("state", _state(one) + (" (a worker has it)" if one.running else "")),
         ("decision", one.decision_id),
         ("case", "none" if one.case_id is None else one.case_id),
-        ("asked for", _time(one.created_at)),
-        ("deadline", (_time(one.due_at) or "none") + (" late" if one.late else "")),
+        ("asked for", time_text(one.created_at)),
+        ("deadline", (time_text(one.due_at) or "none") + (" late" if one.late else "")),
         ("attempts", one.attempts),
-        *([("next attempt", _time(one.next_at))] if one.state.is_open else []),
-        *([("done", _time(one.done_at))] if one.done_at is not None else []),
+        *([("next attempt", time_text(one.next_at))] if one.state.is_open else []),
+        *([("done", time_text(one.done_at))] if one.done_at is not None else []),
         ("key", one.key),
         ("remote id", one.remote_id or "none"),
         *([("remark", one.error)] if one.error else []),
@@ -262,7 +242,7 @@ def retry(options: Options, task_ids: tuple[int, ...], refused: bool, action: st
         raise click.UsageError("--action goes with --refused")
     person = acting_person(acting)
     code, done = Exit.OK, 0
-    with _opened(options) as ledger:
+    with opened_ledger(options.load_settings()) as ledger:
         for task_id in task_ids or _refused(ledger, action):
             try:
                 ledger.outbox.retry(task_id, person)
@@ -292,16 +272,8 @@ def cancel(options: Options, task_id: int, note: str, acting: str | None) -> Exi
     """Take the task ID back; what was opened at the other side already is retracted."""
     from uploadguard.actions import State
 
-    with _opened(options) as ledger:
+    with opened_ledger(options.load_settings()) as ledger:
         ledger.outbox.cancel(task_id, acting_person(acting), note)
         one = ledger.outbox.show(task_id)
     echo(f"Task {task_id} is cancelled." if one.state is State.CANCELLED else f"Task {task_id} will be retracted.")
     return Exit.OK
-
-
-def _time(at: datetime | None) -> str:
-    return "" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _iso(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()

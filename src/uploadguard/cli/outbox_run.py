@@ -14,39 +14,32 @@ from uploadguard.cli.output import echo
 from uploadguard.errors import PluginError
 from uploadguard.ledger.delivery.outcomes import Ending
 from uploadguard.ledger.delivery.watch import log_alarm
-from uploadguard.ledger.outbox_worker import OutboxWorker
 from uploadguard.logs import log
 
 if TYPE_CHECKING:
     from uploadguard.alarms import Alarm
     from uploadguard.ledger.ledger import Ledger
     from uploadguard.ledger.outbox import OutboxStatus
-    from uploadguard.plugins import Plugins
+    from uploadguard.ledger.outbox_worker import OutboxWorker
 
 __all__ = ["run_worker"]
 
 _SHOW_S = 0.5
 
 
-def run_worker(ledger: Ledger, plugins: Plugins, *, once: bool, threads: int | None) -> Exit:
+def run_worker(ledger: Ledger, *, once: bool, threads: int | None) -> Exit:
     """Run a worker until a signal comes, or ``once``; then say how many tasks ended how."""
-    settings = ledger.settings.outbox
-    if threads is not None:
-        settings = settings.model_copy(update={"threads": threads})
 
     def alarm(one: Alarm) -> None:
         log_alarm(one)
-        for _, answer in plugins.call_each("uploadguard_alarm", alarm=one):
+        for _, answer in ledger.plugins.call_each("uploadguard_alarm", alarm=one):
             if isinstance(answer, PluginError):
                 log.error("%s", answer)
 
     progress = _Progress()
-    worker = OutboxWorker(
-        ledger.database,
-        ledger.actions,
-        settings,
-        evidence=ledger.evidence.for_action if ledger.vault is not None else None,
-        alarm=alarm,
+    worker: OutboxWorker = ledger.worker(
+        alarm,
+        threads=threads,
         watcher=_watchers(ledger, progress),
         chores=[*ledger.chores(alarm), (_SHOW_S, lambda: progress.show(worker.endings))],
     )

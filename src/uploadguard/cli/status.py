@@ -12,6 +12,7 @@ import click
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.output import new_table, print_json, print_table, report_error, report_warning
 from uploadguard.cli.state import STALE, State
+from uploadguard.cli.times import iso_time
 
 if TYPE_CHECKING:
     from uploadguard.guard import GuardStatus
@@ -86,8 +87,8 @@ def _record(found: GuardStatus, codecs: dict[str, str], holes: list[Hole]) -> di
         "ready": found.ready,
         "generation": found.generation,
         "entries": found.entries,
-        "updated_at": found.updated_at.isoformat() if found.updated_at is not None else None,
-        "oldest_at": found.oldest_at.isoformat() if found.oldest_at is not None else None,
+        "updated_at": iso_time(found.updated_at),
+        "oldest_at": iso_time(found.oldest_at),
         "stale": found.stale,
         "ledger": asdict(found.ledger) if found.ledger is not None else None,
         "fail_open": list(found.fail_open),

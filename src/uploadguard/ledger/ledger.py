@@ -55,7 +55,7 @@ class Ledger:
         self.actions = plugins.actions
         self.plan = plan_of(settings, plugins.actions)
         self.spool = Spool(settings.ledger.path / _SPOOL)
-        self._plugins = plugins
+        self.plugins = plugins
 
     @classmethod
     def open(cls, settings: Settings, plugins: Plugins, *, timeout_s: float | None = None, needed: bool = True) -> Self:
@@ -86,7 +86,7 @@ class Ledger:
             return None
         from uploadguard.ledger.vault import open_vault
 
-        return open_vault(self.settings, self._plugins.evidence_key())
+        return open_vault(self.settings, self.plugins.evidence_key())
 
     @cached_property
     def cases(self) -> Cases:
@@ -115,7 +115,7 @@ class Ledger:
         from uploadguard.preview import make_preview
 
         def preview(data: bytes, clear: bool, frame: int, /) -> bytes:
-            return make_preview(data, self.settings, clear=clear, frame=frame, plugins=self._plugins)
+            return make_preview(data, self.settings, clear=clear, frame=frame, plugins=self.plugins)
 
         def is_spooling() -> bool:
             waiting = self.spool.status()
@@ -130,14 +130,22 @@ class Ledger:
 
         return Checkpointer(self.database, self.settings)
 
-    def worker(self, alarm: Callable[[Alarm], None] | None = None, **options: Any) -> OutboxWorker:
-        """A worker that carries tasks out; ``options`` are those of :class:`OutboxWorker`."""
+    def worker(
+        self, alarm: Callable[[Alarm], None] | None = None, *, threads: int | None = None, **options: Any
+    ) -> OutboxWorker:
+        """A worker that carries tasks out, ``threads`` at once in place of what the settings say.
+
+        Further ``options`` are those of :class:`OutboxWorker`.
+        """
         from uploadguard.ledger.outbox_worker import OutboxWorker
 
+        settings = self.settings.outbox
+        if threads is not None:
+            settings = settings.model_copy(update={"threads": threads})
         return OutboxWorker(
             self.database,
             self.actions,
-            self.settings.outbox,
+            settings,
             evidence=self.evidence.for_action if self.vault is not None else None,
             alarm=alarm,
             **options,
@@ -166,7 +174,7 @@ class Ledger:
         from uploadguard.signals.base import lookup_kinds
 
         return apply_local_lists(
-            self.database, open_hashset(self.settings), lookup_kinds(self._plugins.signal_types.values())
+            self.database, open_hashset(self.settings), lookup_kinds(self.plugins.signal_types.values())
         )
 
     def close(self) -> None:
