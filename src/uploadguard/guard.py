@@ -198,6 +198,11 @@ class Guard:
         return self._settings
 
     @property
+    def plugins(self) -> Plugins:
+        """The plugins that this Guard works with, the built-in ones among them."""
+        return self._plugins
+
+    @property
     def signal_types(self) -> Mapping[str, SignalType]:
         """All registered signal types by name, enabled or not."""
         return self._plugins.signal_types

@@ -62,5 +62,5 @@ def open_parts(source: Guard | Settings) -> Parts:
     settings = source if isinstance(source, Settings) else source.settings
     if settings.ledger.path is None:
         raise ConfigError("the console works on the ledger, and there is none: set ledger.path")
-    plugins = Plugins(settings) if guard is None else guard._plugins
+    plugins = Plugins(settings) if guard is None else guard.plugins
     return Parts(settings, Ledger.open(settings, plugins), guard)
