@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import struct
 import threading
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploadguard.errors import LedgerDownError, NotRecordedError
+from uploadguard.errors import LedgerDownError, LedgerError, NotRecordedError
 from uploadguard.ledger.spool import Record, Spool
 
 
@@ -82,6 +83,69 @@ def test_a_forked_child_does_not_write_into_its_parents_file(directory: Path) ->
     assert taken.numbers == [1, 2, 3]
 
 
+def test_a_child_forked_while_it_was_open_keeps_nobody_from_draining(directory: Path) -> None:
+    """Its parent's locks are its own too, where it does not know that it was forked."""
+    spool, other, taken = Spool(directory), Spool(directory), Taken()
+    spool.append({"n": 1})
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        spool.__del__()  # what ends with the child lets nothing go that is the parent's
+        os.write(writer, b"x")
+        signal.pause()
+        os._exit(0)
+    children = [pid]
+    try:
+        os.read(reader, 1)
+        assert other.drain(taken) == 0
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+            os._exit(0)
+        children.append(pid)
+
+        def fail(records: Sequence[Record]) -> None:
+            child = os.fork()
+            if child == 0:
+                signal.pause()
+                os._exit(0)
+            children.append(child)
+            raise LedgerDownError("gone")
+
+        spool.close()
+        with pytest.raises(LedgerDownError):
+            other.drain(fail)
+        assert spool.drain(taken) == 1
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        os.close(reader)
+        os.close(writer)
+
+
+def test_what_is_appended_after_the_end_can_be_drained(directory: Path) -> None:
+    spool, other, taken = Spool(directory), Spool(directory), Taken()
+    spool.close()
+    spool.append({"n": 1})
+    assert other.drain(taken) == 1
+
+
+def test_a_spool_that_was_forgotten_can_be_drained(directory: Path) -> None:
+    Spool(directory).append({"n": 1})
+    taken = Taken()
+    assert Spool(directory).drain(taken) == 1
+
+
+def test_a_file_that_cannot_be_drained_does_not_hold_the_others_up(directory: Path) -> None:
+    spool, taken = Spool(directory), Taken()
+    spool.append({"n": 1})
+    (directory / "0-unreadable.spool").mkdir()
+    with pytest.raises(LedgerError, match="unreadable"):
+        spool.drain(taken)
+    assert taken.numbers == [1]
+
+
 def test_an_outage_leaves_everything_there(directory: Path) -> None:
     spool, taken = Spool(directory), Taken()
     for n in range(100):
@@ -118,6 +182,9 @@ def test_a_record_that_nobody_takes_is_set_aside_and_the_others_go_on(directory:
     assert aside.read_text() == '{"n": 3}'
     assert spool.status().damaged == 1
     assert spool.status().files == 0
+    spool.append({"n": 3})  # as after a crash before the file was removed
+    assert spool.drain(take) == 0
+    assert list(directory.iterdir()) == [aside]
 
 
 def frame(payload: bytes) -> bytes:

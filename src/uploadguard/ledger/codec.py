@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -137,10 +136,8 @@ _CONTEXT_TYPES = {"port": _port, "uploaded_at": _time, "extra": _extra}
 def _text(value: object) -> str:
     """Text that both databases keep: neither takes a NUL, and UTF-8 knows no lone surrogates (undecodable file names
     have them)."""
-    if isinstance(value, int) and value.bit_length() > _MAX_INT_BITS:
-        text = hex(value)  # Python writes no huge number in decimal
-    else:
-        text = str(value)
+    is_huge = isinstance(value, int) and value.bit_length() > _MAX_INT_BITS
+    text = f"{value:#x}" if is_huge else str(value)  # Python writes no huge number in decimal
     return text[:_MAX_TEXT].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 

@@ -12,6 +12,7 @@ must not mind.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from uploadguard.errors import LedgerDownError, LedgerError, NotRecordedError
 from uploadguard.logs import log
@@ -65,6 +66,12 @@ class Spool:
         self._fd: int | None = None
         self._path: Path | None = None
         self._end = 0
+        self._process = os.getpid()
+        self._closed = False
+
+    def __del__(self) -> None:
+        # One that was forgotten must not keep others from draining its file.
+        self._let_go()
 
     def append(self, record: Record) -> None:
         """Keep a record: it is on the disk when this returns.
@@ -77,6 +84,8 @@ class Spool:
         try:
             with self._lock:
                 self._append(frame)
+                if self._closed:
+                    self._let_go()
         except OSError as error:
             raise NotRecordedError(
                 f"{self._directory}: the spool cannot be written ({error.strerror or type(error).__name__}): "
@@ -127,22 +136,28 @@ class Spool:
         """
         with self._lock:
             self._let_go()
-        try:
-            return sum(self._drain_file(path, take) for path in self._waiting())
-        except OSError as error:
-            raise LedgerError(f"{self._directory}: the spool cannot be drained: {error.strerror}") from error
+        drained = 0
+        failed: LedgerError | None = None
+        for path in self._waiting():
+            try:
+                drained += self._drain_file(path, take)
+            except OSError as error:  # the others are not to wait for this one
+                failed = LedgerError(f"{path}: cannot be drained: {error.strerror}")
+        if failed is not None:
+            raise failed
+        return drained
 
     def close(self) -> None:
-        """Let go of the file, so that others can drain it."""
+        """Let go of the file, so that others can drain it. What is appended after that is let go of at once."""
         with self._lock:
+            self._closed = True
             self._let_go()
 
     def after_fork(self) -> None:
         """In a forked child: the file, and the lock on it, are the parent's."""
         self._lock = threading.Lock()
-        if self._fd is not None:
-            os.close(self._fd)
-        self._fd = self._path = None
+        self._let_go()
+        self._process = os.getpid()
 
     def _append(self, frame: bytes) -> None:
         if self._fd is None or self._end > _MAX_FILE_BYTES:
@@ -192,9 +207,11 @@ class Spool:
     def _let_go(self) -> None:
         if self._fd is not None:
             fd, self._fd = self._fd, None
-            if self._end == 0 and self._path is not None:
-                with suppress(OSError):
-                    self._path.unlink()
+            if self._process == os.getpid():
+                if self._end == 0 and self._path is not None:
+                    with suppress(OSError):
+                        self._path.unlink()
+                _unlock(fd)
             with suppress(OSError):
                 os.close(fd)
         self._path = None
@@ -204,6 +221,8 @@ class Spool:
             return sorted(path for path in self._directory.iterdir() if path.name.endswith(_SUFFIX))
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise LedgerError(f"{self._directory}: the spool cannot be read: {error.strerror}") from error
 
     def _drain_file(self, path: Path, take: Callable[[Sequence[Record]], None]) -> int:
         try:
@@ -211,25 +230,31 @@ class Spool:
         except FileNotFoundError:
             return 0
         with os.fdopen(fd, "rb") as file:
-            if not _try_lock(fd) or not os.fstat(fd).st_nlink:
-                return 0  # another process writes or drains it, or has done so
-            frames = _Frames(file)
-            done = 0
-            batch: list[Record] = []
-            for record in frames:
-                batch.append(record)
-                if len(batch) == _BATCH:
-                    done += self._hand_over(batch, take)
-                    batch = []
-            if batch:
+            if not _try_lock(fd):
+                return 0  # another process writes or drains it
+            try:
+                return self._drain_locked(path, file, take) if os.fstat(fd).st_nlink else 0
+            finally:
+                _unlock(fd)
+
+    def _drain_locked(self, path: Path, file: BinaryIO, take: Callable[[Sequence[Record]], None]) -> int:
+        frames = _Frames(file)
+        done = 0
+        batch: list[Record] = []
+        for record in frames:
+            batch.append(record)
+            if len(batch) == _BATCH:
                 done += self._hand_over(batch, take)
-            if frames.damaged:
-                log.error("%s: is damaged: what is behind byte %d could not be read; it is kept", path, frames.sound)
-                path.rename(path.with_name(path.name + _DAMAGED))
-            else:
-                path.unlink()
-            sync_directory(self._directory)
-            return done
+                batch = []
+        if batch:
+            done += self._hand_over(batch, take)
+        if frames.damaged:
+            log.error("%s: is damaged: what is behind byte %d could not be read; it is kept", path, frames.sound)
+            path.rename(path.with_name(path.name + _DAMAGED))
+        else:
+            path.unlink()
+        sync_directory(self._directory)
+        return done
 
     def _hand_over(self, batch: list[Record], take: Callable[[Sequence[Record]], None]) -> int:
         try:
@@ -244,13 +269,23 @@ class Spool:
             return 0
 
     def _set_aside(self, record: Record) -> None:
-        """Keep a record that the database will not take, where a person can look at it."""
-        path = self._directory / f"{time.time_ns() // 1_000_000}-{secrets.token_hex(4)}{_REFUSED}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w", encoding="ascii") as file:
-            json.dump(record, file)
-            file.flush()
-            os.fsync(fd)
+        """Keep a record that the database will not take, where a person can look; once, however often it comes."""
+        payload = json.dumps(record).encode("ascii")
+        path = self._directory / f"{hashlib.sha256(payload).hexdigest()[:32]}{_REFUSED}"
+        if path.exists():
+            return
+        unfinished = path.with_suffix(f".{secrets.token_hex(4)}.probe")
+        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(fd)
+            unfinished.rename(path)
+        except OSError:
+            with suppress(OSError):
+                unfinished.unlink()
+            raise
         sync_directory(self._directory)
         log.error("%s: a decision that the database will not take was set aside here", path)
 
@@ -288,6 +323,12 @@ class _Frames:
 
 def _length_checksum(length: int) -> int:
     return zlib.crc32(length.to_bytes(4))
+
+
+def _unlock(fd: int) -> None:
+    """Give the lock up, and not only by closing: a child that was forked meanwhile may have the file open too."""
+    with suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def _try_lock(fd: int) -> bool:
