@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -65,8 +68,12 @@ def test_names_that_are_none(accounts: Accounts, name: str) -> None:
 
 def test_a_name_is_taken_once_and_only_admins_make_accounts(accounts: Accounts) -> None:
     accounts.add("ada", [Role.REVIEW], ADMIN)
-    with pytest.raises(LedgerError, match="already"):
-        accounts.add("ada", [Role.ADMIN], ADMIN)
+    for name in ("ada", "Ada"):
+        with pytest.raises(LedgerError, match="already"):
+            accounts.add(name, [Role.ADMIN], ADMIN)
+    for name in ("guard", "System", "OUTBOX"):
+        with pytest.raises(LedgerError, match="no person's name"):
+            accounts.add(name, [Role.REVIEW], ADMIN)
     with pytest.raises(NotPermittedError):
         accounts.add("eve", [Role.ADMIN], Person("mallory", frozenset({Role.REVIEW})))
     with pytest.raises(UnknownRecordError):
@@ -134,6 +141,56 @@ def test_disabling_and_new_passwords_end_sessions_and_roles_change_at_once(accou
     assert accounts.sign_in("ada", renewed) is not None
 
 
+def test_an_old_password_opens_no_session_that_the_new_one_should_have_ended(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    password = accounts.add("ada", [Role.REVIEW], ADMIN)
+    compare = accounts._compare
+
+    def renewed_meanwhile(hashed: str | None, text: str) -> bool:
+        right = compare(hashed, text)
+        accounts.set_password("ada", ADMIN)
+        return right
+
+    monkeypatch.setattr(accounts, "_compare", renewed_meanwhile)
+    assert accounts.sign_in("ada", password) is None
+
+
+@pytest.mark.parametrize("name", ["ada", "nobody"])
+def test_many_who_sign_in_hold_few_threads(accounts: Accounts, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    password = accounts.add("ada", [Role.REVIEW], ADMIN)
+    go_on, refused = threading.Event(), threading.Event()
+
+    class Slow:
+        def hash(self, _password: str) -> str:
+            return "x" if go_on.wait(30) else ""
+
+        def verify(self, _hashed: str, _password: str) -> bool:
+            return go_on.wait(30)
+
+        def check_needs_rehash(self, _hashed: str) -> bool:
+            return False
+
+    monkeypatch.setattr(accounts, "_hasher", Slow())
+
+    def attempt() -> bool:
+        try:
+            accounts.verify(name, password)
+            return True
+        except LedgerError:
+            refused.set()
+            return False
+
+    with ThreadPoolExecutor(16) as pool:
+        attempts = [pool.submit(attempt) for _ in range(16)]
+        # While none that were let in is done.
+        was_refused = refused.wait(8)
+        go_on.set()
+        let_in = sum(one.result() for one in attempts)
+    assert was_refused
+    assert let_in >= 4
+
+
 def test_sessions_that_are_over_are_removed_at_the_next_sign_in(
     accounts: Accounts, database: Database, clock: Clock
 ) -> None:
@@ -165,8 +222,17 @@ def test_an_unknown_name_costs_as_much_as_a_known_one(accounts: Accounts, monkey
     accounts.add("bob", [Role.REVIEW], ADMIN)
     accounts.disable("bob", ADMIN)
     compared: list[str] = []
-    compare = accounts._compare
-    monkeypatch.setattr(accounts, "_compare", lambda hashed, text: (compared.append(hashed), compare(hashed, text))[1])
+    hasher = accounts._argon2()
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(hasher, name)
+
+        def verify(self, hashed: str, text: str) -> bool:
+            compared.append(hashed)
+            return hasher.verify(hashed, text)
+
+    monkeypatch.setattr(accounts, "_hasher", Watched())
     for name in ("ada", "bob", "nobody"):
         assert accounts.verify(name, "wrong") is None
     assert accounts.verify("ada", password * 20) is None

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from uploadguard.errors import ConfigError, LedgerError, UnknownRecordError
 from uploadguard.ledger import audit, schema
 from uploadguard.ledger.database import Database
-from uploadguard.ledger.people import Person, Role
+from uploadguard.ledger.people import Person, Role, is_machine
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -36,7 +36,9 @@ _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 _SEEN_EVERY = timedelta(seconds=30)
 _MAX_PASSWORD = 256
 _HASHES_AT_ONCE = 4
+_TOO_MANY = "too many people are signing in at this moment"
 _HASH_WAIT_S = 10.0
+_HASHES_WAITING = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +78,24 @@ class Accounts:
         self._hasher: PasswordHasher | None = None
         self._nobody: str | None = None
         self._hashing = threading.BoundedSemaphore(_HASHES_AT_ONCE)
+        self._waiting = threading.BoundedSemaphore(_HASHES_AT_ONCE + _HASHES_WAITING)
 
     def add(self, name: str, roles: Collection[Role], by: Person) -> str:
         """Make an account; returns its password, which nobody can look up later.
 
-        Raises :class:`~uploadguard.errors.LedgerError` for a name that is taken, or none.
+        Raises :class:`~uploadguard.errors.LedgerError` for a name that is taken, also in other case, or none.
         """
         by.require(Role.ADMIN)
         if _NAME.fullmatch(name) is None:
             raise LedgerError("an account's name has 1 to 64 letters, digits and . _ @ -, the first not a mark")
+        if is_machine(name):
+            raise LedgerError(f"{name} is no person's name: the audit log has it for the library itself")
         password = _new_password()
         hashed = self._hash(password)
         row = {"name": name, "password": hashed, "roles": _stored(roles), "created_at": self._clock()}
         with self._database.writing() as connection:
-            if _row(connection, name) is not None:
+            lowered = sa.func.lower(schema.accounts.c.name)
+            if connection.execute(sa.select(schema.accounts.c.name).where(lowered == name.lower())).first() is not None:
                 raise LedgerError("there is an account of that name already")
             connection.execute(sa.insert(schema.accounts).values(row))
             audit.append(connection, by.name, "account.add", f"account:{name}", roles=_stored(roles))
@@ -121,27 +127,34 @@ class Accounts:
 
     def verify(self, name: str, password: str) -> Person | None:
         """Who that is; None for a wrong password, and just as slowly for an unknown or disabled account."""
+        found = self._verify(name, password)
+        return None if found is None else found[0]
+
+    def _verify(self, name: str, password: str) -> tuple[Person, str] | None:
+        """As :meth:`verify`, and the hash that the account has now."""
         with self._database.reading() as connection:
             row = _row(connection, name)
         usable = row is not None and not row.disabled and len(password) <= _MAX_PASSWORD
         if row is None or not usable:
-            self._compare(self._hash_of_nobody(), password[:_MAX_PASSWORD])
+            self._compare(None, password[:_MAX_PASSWORD])
             return None
         if not self._compare(row.password, password):
             return None
-        if self._argon2().check_needs_rehash(row.password):
-            self._rehash(name, row.password, password)
-        return Person(name, _roles(row.roles))
+        hashed: str = row.password
+        if self._argon2().check_needs_rehash(hashed):
+            hashed = self._rehash(name, hashed, password)
+        return Person(name, _roles(row.roles)), hashed
 
     def sign_in(self, name: str, password: str) -> str | None:
         """The token of a new session, for a cookie; None as :meth:`verify`. The sign-in is in the audit log."""
-        person = self.verify(name, password)
-        if person is None:
+        found = self._verify(name, password)
+        if found is None:
             return None
         token, now = secrets.token_urlsafe(32), self._clock()
         with self._database.writing() as connection:
             row = _row(connection, name)
-            if row is None or row.disabled:
+            # A new password meanwhile has ended all sessions of the old one.
+            if row is None or row.disabled or row.password != found[1]:
                 return None
             connection.execute(
                 sa.insert(schema.sessions).values(
@@ -191,7 +204,7 @@ class Accounts:
                 connection.execute(sa.delete(schema.sessions).where(schema.sessions.c.account == name))
             audit.append(connection, by.name, what, f"account:{name}", **shown)
 
-    def _rehash(self, name: str, old: str, password: str) -> None:
+    def _rehash(self, name: str, old: str, password: str) -> str:
         hashed = self._hash(password)
         accounts = schema.accounts.c
         with self._database.changing() as connection:
@@ -200,23 +213,31 @@ class Accounts:
                 .where(accounts.name == name, accounts.password == old)
                 .values(password=hashed)
             )
+        return hashed
 
     def _hash(self, password: str) -> str:
         return self._argon2().hash(password)
 
-    def _compare(self, hashed: str, password: str) -> bool:
+    def _compare(self, hashed: str | None, password: str) -> bool:
+        """Whether that is the password; without a hash it is compared with nobody's."""
         from argon2.exceptions import InvalidHashError, VerificationError
 
         hasher = self._argon2()
-        # Each comparison takes 64 MiB: outsiders may ask for them, so few run at once.
-        if not self._hashing.acquire(timeout=_HASH_WAIT_S):
-            raise LedgerError("too many people are signing in at this moment")
+        # Each comparison takes 64 MiB: outsiders may ask for them, so few run at once. Few wait, too: each holds a
+        # thread that people who are signed in need.
+        if not self._waiting.acquire(blocking=False):
+            raise LedgerError(_TOO_MANY)
         try:
-            return hasher.verify(hashed, password)
-        except (VerificationError, InvalidHashError):
-            return False
+            if not self._hashing.acquire(timeout=_HASH_WAIT_S):
+                raise LedgerError(_TOO_MANY)
+            try:
+                return hasher.verify(hashed if hashed is not None else self._hash_of_nobody(), password)
+            except (VerificationError, InvalidHashError):
+                return False
+            finally:
+                self._hashing.release()
         finally:
-            self._hashing.release()
+            self._waiting.release()
 
     def _hash_of_nobody(self) -> str:
         if self._nobody is None:
