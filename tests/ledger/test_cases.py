@@ -220,6 +220,16 @@ def test_two_who_agree(database: Database) -> None:
     assert events(cases, case_id)[-2:] == [("ann", "propose"), ("bob", "confirm")]
 
 
+@pytest.mark.parametrize("name", ["Ann", "ANN", " ann", "\uff41nn"])
+def test_another_spelling_is_no_second_person(database: Database, name: str) -> None:
+    cases = Cases(database, PLAN, two_person="all")
+    case_id = new_case(database)
+    cases.decide([case_id], "confirm", ANN)
+    for outcome in ("confirm", "dismiss"):
+        with pytest.raises(CaseStateError, match="somebody else must decide"):
+            cases.decide([case_id], outcome, Person(name, ANN.roles))  # type: ignore[arg-type]
+
+
 def test_two_who_disagree(database: Database) -> None:
     cases = Cases(database, PLAN, two_person="confirm")
     case_id = new_case(database)

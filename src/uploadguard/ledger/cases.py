@@ -34,7 +34,7 @@ from uploadguard.ledger.case_views import (
 )
 from uploadguard.ledger.database import Database
 from uploadguard.ledger.outbox import Outbox
-from uploadguard.ledger.people import Person, Role
+from uploadguard.ledger.people import Person, Role, is_same
 from uploadguard.ledger.recording import Plan
 
 __all__ = [
@@ -300,7 +300,7 @@ class Cases:
             if {ruling.outcome, case.proposed} & self._needs_two:
                 if case.status is CaseStatus.OPEN:
                     return _propose(connection, case, ruling, person, now)
-                if case.proposed_by == person.name:
+                if is_same(case.proposed_by or "", person.name):
                     raise CaseStateError(
                         f"case {case.id}: you proposed to {case.proposed} it, so somebody else must decide; requeue it "
                         "to withdraw that"

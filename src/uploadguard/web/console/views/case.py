@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from uploadguard.actions import Occasion
 from uploadguard.ledger.cases import CLAIM_LASTS, Case, CaseStatus, Outcome
-from uploadguard.ledger.people import Role
+from uploadguard.ledger.people import Role, is_same
 from uploadguard.web.console.plots import share_bar
 from uploadguard.web.console.site import PageError, Visit
 from uploadguard.web.console.views.preview import granted
@@ -135,7 +135,7 @@ def _choices(visit: Visit, shown: Case, now: datetime) -> Choices:
     lasts = shown.claimed_by is not None and shown.claimed_at is not None and now - shown.claimed_at < CLAIM_LASTS
     anothers = lasts and shown.claimed_by != who.name
     proposed = shown.status is CaseStatus.PROPOSED
-    mine = proposed and shown.proposed_by == who.name
+    mine = proposed and is_same(shown.proposed_by or "", who.name)
     told = ""
     if mine:
         told = f"You decided to {shown.proposed} this case. It waits for a second person, who must say the same."
