@@ -100,6 +100,7 @@ def test_holds_stop_a_purge(database: Database) -> None:
         (["1", "--note", "x"], 2, "give case:NUMBER"),
         (["case:99", "--note", "x"], 1, "there is no case 99"),
         (["case:1", "--note", "x", "--as", " "], 2, "give a name"),
+        (["case:1", "--note", "x", "--as", "Outbox"], 2, "the library's own"),
     ],
 )
 def test_wrong_holds_are_refused(database: Database, arguments: list[str], code: int, said: str) -> None:

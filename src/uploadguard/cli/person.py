@@ -24,8 +24,11 @@ def acting_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def acting_person(acting: str | None) -> Person:
     """The person of that name, else of the login name, with all roles."""
-    from uploadguard.ledger.people import Person, Role
+    from uploadguard.ledger.people import Person, Role, is_machine
 
     if acting is not None and not acting.strip():
         raise click.BadParameter("give a name", param_hint="--as")
-    return Person(acting or getpass.getuser(), frozenset(Role))
+    name = acting or getpass.getuser()
+    if is_machine(name):
+        raise click.BadParameter("that name is the library's own in the audit log; give yours", param_hint="--as")
+    return Person(name, frozenset(Role))
