@@ -172,8 +172,10 @@ class Browser:
 
 
 @asynccontextmanager
-async def browsing(app: Any, *, origin: str = ORIGIN, root: str = "") -> AsyncIterator[Browser]:
-    transport = httpx.ASGITransport(app=app, client=("192.0.2.9", 4711))
+async def browsing(
+    app: Any, *, origin: str = ORIGIN, root: str = "", address: str = "192.0.2.9"
+) -> AsyncIterator[Browser]:
+    transport = httpx.ASGITransport(app=app, client=(address, 4711))
     async with httpx.AsyncClient(transport=transport, base_url=origin) as client:
         yield Browser(client, root)
 

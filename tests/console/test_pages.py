@@ -22,7 +22,7 @@ from uploadguard.models import Context, Verdict
 from uploadguard.web import console as console_package
 from uploadguard.web.console import create_console
 from uploadguard.web.console.plots import Series, bars
-from uploadguard.web.console.throttle import Throttle
+from uploadguard.web.console.throttle import Throttle, network_of
 
 
 def record_cases(world: World, count: int, **options: Any) -> list[dict[str, Any]]:
@@ -189,6 +189,38 @@ def test_a_preview_is_asked_for_logged_and_served_once_to_its_person(world: Worl
 
     asyncio.run(walk())
     assert world.audited().count("evidence.reveal") == 2
+
+
+def test_asking_for_a_previews_headers_is_no_view(world: World) -> None:
+    async def walk() -> None:
+        async with signed_in(world) as ada:
+            await ada.get("/cases/1")
+            await ada.post("/cases/1/preview", {"decision": "1", "reason": "x", "clear": "yes"})
+            page = await ada.follow()
+            address = re.search(r'/previews/[^"]+', page.text)
+            assert address is not None
+            assert (await ada.client.head(address[0])).status_code == 405
+            assert "evidence.reveal" not in world.audited()
+            assert not world.ledger.cases.show(1).case.viewed
+            assert (await ada.get(address[0])).headers["content-type"] == "image/png"
+
+    asyncio.run(walk())
+
+
+def test_addresses_that_no_page_gave(world: World) -> None:
+    """Numbers and times beyond what Python or a database can hold."""
+
+    async def walk() -> None:
+        async with signed_in(world) as ada:
+            for path, status in (
+                ("/cases/" + "9" * 5000, 404),
+                ("/cases/9999999999999999999", 404),
+                ("/queue?after=0001-01-01T00:00:00%2B14:00/1", 400),
+                ("/queue?after=9999-12-31T23:59:59-14:00/1", 400),
+            ):
+                assert (await ada.get(path)).status_code == status, path[:60]
+
+    asyncio.run(walk())
 
 
 def test_where_nothing_can_be_shown_it_says_so(world: World) -> None:
@@ -388,9 +420,20 @@ def test_waits_double_up_to_the_longest_and_are_forgotten() -> None:
     assert throttle.wait_s("b") == 0
     clock.now = 101
     assert throttle.wait_s("a") == 0
-    throttle.failed("a")
-    throttle.forget("a")
-    assert throttle.wait_s("a") == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("x" * 64 + "a", "x" * 64 + "b", True),
+    ],
+)
+def test_attempts_are_counted_by_what_one_customer_has(one: str, other: str, same: bool) -> None:
+    assert (network_of(one) == network_of(other)) is same
 
 
 def test_the_throttles_memory_is_bounded() -> None:

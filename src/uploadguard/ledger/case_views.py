@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
@@ -249,7 +249,8 @@ def _parse_after(after: str) -> tuple[datetime, int]:
     at, _, case_id = after.rpartition("/")
     try:
         parsed, number = datetime.fromisoformat(at), int(case_id)
-    except ValueError:
+        parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
         parsed, number = None, 0
     if parsed is None or parsed.tzinfo is None or not 0 < number < 2**63:
         raise ValueError("after must be the next_after of a page")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -86,24 +87,33 @@ def create_console(guard_or_settings: Guard | Settings, *, authenticate: Authent
     return app
 
 
+class _RecordNumber(IntegerConvertor):
+    """The number of a record, no longer than any can be: Python refuses to read one of thousands of digits."""
+
+    regex = "[0-9]{1,19}"
+
+
+register_url_convertor("record", _RecordNumber())
+
+
 def _routes(gate: Gate) -> list[BaseRoute]:
     return [
         gate.page("/", home),
         gate.act("/theme", set_theme),
         gate.page("/queue", queue, Role.REVIEW),
         gate.act("/queue", decide_many, Role.LEAD),
-        gate.page("/cases/{id:int}", case, Role.REVIEW),
-        gate.act("/cases/{id:int}/claim", claim, Role.REVIEW),
-        gate.act("/cases/{id:int}/unclaim", unclaim, Role.REVIEW),
-        gate.act("/cases/{id:int}/decide", decide, Role.REVIEW),
-        gate.act("/cases/{id:int}/escalate", escalate, Role.REVIEW),
-        gate.act("/cases/{id:int}/comment", comment, Role.REVIEW),
-        gate.act("/cases/{id:int}/requeue", requeue, Role.REVIEW),
-        gate.act("/cases/{id:int}/preview", ask_preview, Role.REVEAL),
+        gate.page("/cases/{id:record}", case, Role.REVIEW),
+        gate.act("/cases/{id:record}/claim", claim, Role.REVIEW),
+        gate.act("/cases/{id:record}/unclaim", unclaim, Role.REVIEW),
+        gate.act("/cases/{id:record}/decide", decide, Role.REVIEW),
+        gate.act("/cases/{id:record}/escalate", escalate, Role.REVIEW),
+        gate.act("/cases/{id:record}/comment", comment, Role.REVIEW),
+        gate.act("/cases/{id:record}/requeue", requeue, Role.REVIEW),
+        gate.act("/cases/{id:record}/preview", ask_preview, Role.REVEAL),
         gate.page("/previews/{token}", preview, Role.REVEAL),
         gate.page("/reports", reports, Role.REVIEW, Role.LEAD),
-        gate.act("/reports/{id:int}/retry", retry_task, Role.LEAD),
-        gate.act("/reports/{id:int}/cancel", cancel_task, Role.LEAD),
+        gate.act("/reports/{id:record}/retry", retry_task, Role.LEAD),
+        gate.act("/reports/{id:record}/cancel", cancel_task, Role.LEAD),
         gate.page("/decisions", decisions, Role.REVIEW),
         gate.page("/decisions/{reference}", decision, Role.REVIEW),
         gate.page("/lists", lists, Role.REVIEW, Role.AUDIT),

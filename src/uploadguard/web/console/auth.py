@@ -12,11 +12,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from uploadguard.ledger.people import Person
+from uploadguard.ledger.people import Person, is_machine
 from uploadguard.logs import log
 from uploadguard.web.console.gate import Known, error_page
 from uploadguard.web.console.site import PageError, Site, Visit
-from uploadguard.web.console.throttle import Throttle
+from uploadguard.web.console.throttle import Throttle, network_of
 
 __all__ = ["Authenticate", "HostAuthentication", "LocalAccounts"]
 
@@ -82,6 +82,8 @@ class HostAuthentication(_Cookies):
                 answer = await answer
         if answer is not None and not isinstance(answer, Person):
             raise TypeError(f"authenticate must give an uploadguard Person or None, not {type(answer).__name__}")
+        if answer is not None and (not answer.name.strip() or not answer.name.isprintable() or is_machine(answer.name)):
+            raise ValueError("authenticate gave a person without a name, or with one that is no person's")
         secret, cookies = self.form_secret(request)
         return Known(answer, secret, cookies)
 
@@ -97,7 +99,7 @@ class LocalAccounts(_Cookies):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._accounts = site.parts.accounts
-        self._by_name = Throttle(longest_s=60.0)
+        # Not by name: who knows a reviewer's could keep them out, and generated passwords are not to be guessed anyhow.
         self._by_address = Throttle(free=10, longest_s=900.0, forget_s=3600.0)
 
     async def known(self, request: Request) -> Known:
@@ -111,7 +113,7 @@ class LocalAccounts(_Cookies):
 
     def refuse(self, visit: Visit) -> Response:
         """To the page for signing in, and from there back to where they wanted to go."""
-        wanted = visit.request.url.path.removeprefix(visit.root)
+        wanted = visit.request.scope["path"].removeprefix(visit.root)
         keep = visit.request.method == "GET" and _NEXT.fullmatch(wanted) is not None and wanted != "/"
         return visit.go("sign_in", {"next": wanted if keep else None})
 
@@ -126,20 +128,18 @@ class LocalAccounts(_Cookies):
     def do_sign_in(self, visit: Visit) -> Response:
         """Sign somebody in, with a new session."""
         name, password = visit.value("name")[:64], visit.form.get("password", [""])[0].strip()
-        address = visit.request.client.host if visit.request.client is not None else ""
-        wait_s = max(self._by_name.wait_s(name), self._by_address.wait_s(address))
+        address = network_of(visit.request.client.host if visit.request.client is not None else "")
+        wait_s = self._by_address.wait_s(address)
         if wait_s > 0:
             response = self._again(visit, 429, f"Too many failed attempts: try again in {wait_s:.0f} seconds.")
             response.headers["Retry-After"] = f"{wait_s + 0.5:.0f}"
             return response
         # Counted before it is known, so that many attempts at once count as many.
-        self._by_name.failed(name)
         self._by_address.failed(address)
         token = self._accounts.sign_in(name, password)
         if token is None:
             log.warning("a sign-in to the console failed")
             return self._again(visit, 403, "That name and password do not go together.")
-        self._by_name.forget(name)
         self._by_address.took_back(address)
         old = self.get(visit.request, _SESSION)
         if old:

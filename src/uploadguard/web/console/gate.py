@@ -107,7 +107,7 @@ class Gate:
 
 def error_page(visit: Visit, error: PageError) -> Response:
     """The page that says what is wrong."""
-    in_case = "id" in visit.request.path_params and visit.request.url.path.removeprefix(visit.root).startswith(
+    in_case = "id" in visit.request.path_params and visit.request.scope["path"].removeprefix(visit.root).startswith(
         "/cases/"
     )
     back = visit.url("case", id=visit.request.path_params["id"]) if in_case and error.status != 404 else None

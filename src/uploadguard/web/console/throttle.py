@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Throttle"]
+__all__ = ["Throttle", "network_of"]
 
 
 @dataclass(slots=True)
@@ -18,7 +19,7 @@ class _Record:
 
 
 class Throttle:
-    """Counts failures by key (a name, an address), in memory. Shared between threads.
+    """Counts failures by key, as an address, in memory. Shared between threads.
 
     ``free`` failures cost nothing; the next one costs a second, and each further one twice that, up to
     ``longest_s``. A key is forgotten after ``forget_s`` without a failure, or when more than ``most`` others came after
@@ -59,11 +60,6 @@ class Throttle:
             while len(self._records) > self._most:
                 self._records.popitem(last=False)
 
-    def forget(self, key: str) -> None:
-        """Start anew: the key succeeded."""
-        with self._lock:
-            self._records.pop(key, None)
-
     def took_back(self, key: str) -> None:
         """Do not count the latest failure: it was none."""
         with self._lock:
@@ -77,3 +73,14 @@ class Throttle:
             del self._records[key]
             return None
         return record
+
+
+def network_of(address: str) -> str:
+    """What attempts from an address are counted by: of IPv6 the 64 bits that one customer has, at most."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(found.ipv4_mapped or ipaddress.ip_network((int(found) >> 64 << 64, 64)))
+    return str(found)

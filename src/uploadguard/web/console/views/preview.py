@@ -88,6 +88,9 @@ def granted(visit: Visit, token: str) -> Granted | None:
 def preview(visit: Visit) -> Response:
     """The picture, once."""
     visit.who.require(Role.REVEAL)
+    if visit.request.method != "GET":
+        # Without a body nobody sees anything, so it must not count as viewed.
+        return _said(405, "A preview is shown by GET.")
     mine = _mine(visit, visit.request.path_params["token"])
     with visit.parts.ledger.database.changing() as connection:
         row = connection.execute(sa.select(schema.preview_grants).where(mine).with_for_update()).one_or_none()
