@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["Alarm", "AlarmKind"]
+from uploadguard.logs import log
+
+__all__ = ["Alarm", "AlarmKind", "log_alarm"]
 
 
 class AlarmKind(enum.StrEnum):
@@ -35,3 +37,8 @@ class Alarm:
     text: str
     action: str | None = None
     count: int = 1
+
+
+def log_alarm(alarm: Alarm) -> None:
+    """What is done with every alarm, whoever else is told of it."""
+    log.error("%s: %s", alarm.kind, alarm.text)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from uploadguard.alarms import Alarm
+from uploadguard.alarms import Alarm, log_alarm
 from uploadguard.check import CheckOrder, CheckRunner, Timings
 from uploadguard.config import Settings
 from uploadguard.errors import NotReadyError, PluginError, UploadguardError
@@ -403,6 +403,7 @@ class Guard:
                 self._plugin_errors[answer.plugin] += 1
 
     def _raise_alarm(self, alarm: Alarm) -> None:
+        log_alarm(alarm)
         for _, answer in self._plugins.call_each("uploadguard_alarm", alarm=alarm):
             self._count_plugin_error(answer)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,7 +137,9 @@ class Alarms:
         self.heard.append(alarm.kind)
 
 
-def test_a_database_that_is_down_at_the_start_is_no_reason_not_to_start(host: MakeSettings, postgres_url: str) -> None:
+def test_a_database_that_is_down_at_the_start_is_no_reason_not_to_start(
+    host: MakeSettings, postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = host(ledger={"url": postgres_url})
     elsewhere = settings.model_copy(
         update={"ledger": settings.ledger.model_copy(update={"url": "postgresql://postgres@/x?host=/nowhere"})}
@@ -150,6 +154,7 @@ def test_a_database_that_is_down_at_the_start_is_no_reason_not_to_start(host: Ma
         assert status.spool.files == 1
         assert guard.ready
     assert alarms.heard == [AlarmKind.SPOOLING]
+    assert sum(one.message.startswith("spooling: ") for one in caplog.records) == 1
     assert rows(settings, schema.decisions) == []
     # The next one finds the database there, and drains what the other left.
     with Guard(settings) as guard:
@@ -204,6 +209,57 @@ def test_forked_children_keep_by_themselves(host: MakeSettings) -> None:
         assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
         guard.check(picture_bytes(), context=SOMEBODY)
     assert len(rows(settings, schema.decisions)) == 5
+
+
+def test_a_child_forked_while_its_parent_looked_whether_it_is_closed_can_be_closed(host: MakeSettings) -> None:
+    settings = host()
+    with Guard(settings) as guard:
+        guard.check(picture_bytes(), context=SOMEBODY)
+        assert guard._keeper is not None
+        with guard._keeper._closed._cond:  # type: ignore[attr-defined]
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(30)
+                guard.close()
+                os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_database_that_hangs_does_not_keep_a_guard_from_closing(host: MakeSettings) -> None:
+    guard = Guard(host())
+    guard.check(picture_bytes(), context=SOMEBODY)
+    assert guard._keeper is not None
+    hanging = threading.Event()
+    guard._keeper._recorder.tend = lambda: hanging.wait(60)  # type: ignore[method-assign, assignment, return-value]
+    closing = threading.Thread(target=guard.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
+    hanging.set()
+
+
+def test_closing_writes_the_counts_and_drains_the_spool(host: MakeSettings) -> None:
+    settings = host()
+    assert settings.ledger.path is not None
+    with Guard(settings) as guard:
+        guard.check(picture_bytes(), context=SOMEBODY)
+        assert guard._keeper is not None
+        guard._keeper._recorder._work.stop()
+        guard.check(picture_bytes(), context=SOMEBODY)  # into the spool
+    assert len(rows(settings, schema.decisions)) == 2
+    assert [row.value for row in rows(settings, schema.counts)] == [2]
+    assert not list((settings.ledger.path / "spool").glob("*.spool"))
+
+
+def test_a_spool_that_cannot_be_drained_does_not_hold_the_local_lists_up(host: MakeSettings) -> None:
+    settings = host()
+    assert settings.ledger.path is not None
+    (settings.ledger.path / "spool" / "0-unreadable.spool" / "x").mkdir(parents=True)
+    with Guard(settings) as guard:
+        applied = threading.Event()
+        guard._keeper._ledger.apply_local_lists = applied.set  # type: ignore[union-attr, method-assign, assignment]
+        guard.check(picture_bytes(), context=SOMEBODY)
+        assert applied.wait(30)
 
 
 def test_a_confirmed_picture_is_blocked_again_and_a_dismissed_one_allowed(host: MakeSettings) -> None:

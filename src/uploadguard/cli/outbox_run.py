@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from uploadguard.alarms import log_alarm
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.output import echo
 from uploadguard.errors import PluginError
 from uploadguard.ledger.delivery.outcomes import Ending
-from uploadguard.ledger.delivery.watch import log_alarm
 from uploadguard.logs import log
 
 if TYPE_CHECKING:

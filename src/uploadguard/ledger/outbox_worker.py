@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 
 from uploadguard.actions import Action, Evidence
-from uploadguard.alarms import Alarm
+from uploadguard.alarms import Alarm, log_alarm
 from uploadguard.config_ledger import OutboxSettings
 from uploadguard.errors import LedgerError
 from uploadguard.ledger.database import Database
@@ -27,7 +27,7 @@ from uploadguard.ledger.delivery.leases import Lease, Leases
 from uploadguard.ledger.delivery.outcomes import Ending, Outcome, Settling, carry_out
 from uploadguard.ledger.delivery.pauses import Pauses
 from uploadguard.ledger.delivery.rows import Written
-from uploadguard.ledger.delivery.watch import Watch, log_alarm
+from uploadguard.ledger.delivery.watch import Watch
 from uploadguard.ledger.outbox import OutboxStatus
 from uploadguard.logs import log
 

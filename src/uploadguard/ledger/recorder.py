@@ -104,12 +104,10 @@ class Recorder:
             with self._state:
                 first, self._refusing = self._refusing is None, str(failure)
             if first:
-                log.error("decisions can be recorded neither in the database nor in the spool: uploads are refused")
                 self._alarm(Alarm(AlarmKind.NOT_RECORDING, f"uploads are refused: {failure}; and {error}"))
             raise
         if not self._spooling:
             self._spooling = True
-            log.error("the ledger's database is down and decisions go to the spool: %s", error)
             self._alarm(Alarm(AlarmKind.SPOOLING, f"decisions go to the spool: {error}"))
 
     def count(self, label: str) -> None:

@@ -16,18 +16,12 @@ from uploadguard.ledger import schema
 from uploadguard.ledger.database import Database
 from uploadguard.ledger.delivery.leases import Clock
 from uploadguard.ledger.outbox import Outbox, OutboxStatus, is_late
-from uploadguard.logs import log
 
-__all__ = ["Watch", "log_alarm"]
+__all__ = ["Watch"]
 
 _AGAIN = timedelta(hours=1)
 _NOBODYS_AFTER = timedelta(minutes=5)
 _AT_ONCE = 1000
-
-
-def log_alarm(alarm: Alarm) -> None:
-    """What is done with alarms where nothing else is."""
-    log.error("%s: %s", alarm.kind, alarm.text)
 
 
 class Watch:
