@@ -13,6 +13,7 @@ finished exactly once at the destination. Exit code 1 if not.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import signal
@@ -21,22 +22,25 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
 from tests.ledger.servers import a_database
-from tests.ledger.twophase import TwoPhaseAction, add_reports_at_once
-from tests.ledger.twophase_server import DestinationProcess, RemoteDestination
+from tests.ledger.soak_destinations import Counts, NcmecDestination, PlainDestination, SoakDestination
+from tests.ledger.twophase import add_reports_at_once
 from uploadguard.config_ledger import OutboxSettings
 from uploadguard.ledger import schema
 from uploadguard.ledger.database import Database
 from uploadguard.ledger.outbox_worker import OutboxWorker
 
+Make = Callable[[float, int], SoakDestination]
+"""The destination with this share of misbehaviour, and a seed for it."""
+
 LEASE_S = 2.0
+DESTINATIONS: dict[str, Make] = {"plain": PlainDestination, "ncmec": NcmecDestination}
 CHAOS = 0.1
 STUCK_S = 120.0
 
@@ -44,8 +48,8 @@ STUCK_S = 120.0
 class Workers:
     """Forked worker processes. To be used by a process with a single thread."""
 
-    def __init__(self, url: str, port: int, threads: int) -> None:
-        self._url, self._port, self._threads = url, port, threads
+    def __init__(self, url: str, there: SoakDestination, threads: int) -> None:
+        self._url, self._there, self._threads = url, there, threads
         self.pids: list[int] = []
 
     def start(self, count: int) -> None:
@@ -53,7 +57,7 @@ class Workers:
             pid = os.fork()
             if pid == 0:
                 try:
-                    _work(self._url, self._port, self._threads)
+                    _work(self._url, self._there, self._threads)
                 finally:
                     os._exit(0)
             self.pids.append(pid)
@@ -72,12 +76,13 @@ class Workers:
         self.pids.clear()
 
 
-def _work(url: str, port: int, threads: int) -> None:
+def _work(url: str, there: SoakDestination, threads: int) -> None:
     random.seed()
+    logging.disable(logging.ERROR)  # of pauses, lost leases and the like there are many
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     settings = OutboxSettings(threads=threads, lease_s=LEASE_S, first_wait_s=0.02, max_wait_s=1.0)
-    action = TwoPhaseAction(RemoteDestination(port), notes=False)
+    action = there.make_action()
     OutboxWorker(Database(url), {action.name: action}, settings).run(stop)
 
 
@@ -101,7 +106,7 @@ def _add(url: str, first: int, count: int) -> None:
         database.close()
 
 
-def _problems(url: str, there: dict[str, Any]) -> list[str]:
+def _problems(url: str, there: Counts) -> list[str]:
     """What is wrong in the end, compared with the destination's counts."""
     database = Database(url)
     try:
@@ -114,7 +119,8 @@ def _problems(url: str, there: dict[str, Any]) -> list[str]:
             ).scalar_one()
     finally:
         database.close()
-    keys, ids = Counter(there["keys"]), Counter(there["ids"])
+    keys = Counter(there.keys)
+    ids = Counter({row.remote_id: keys[row.key] for row in rows} if there.ids is None else there.ids)
     states = Counter(row.state for row in rows)
     found = {
         "reports not filed": len(rows) - states["filed"],
@@ -130,10 +136,10 @@ def _problems(url: str, there: dict[str, Any]) -> list[str]:
     return [f"{count:,} {what}" for what, count in found.items() if count]
 
 
-def drain(url: str, workers: int, threads: int, kills: int, reports: int) -> tuple[float, int]:
+def drain(make: Make, url: str, workers: int, threads: int, kills: int, reports: int) -> tuple[float, int]:
     """Drain the reports, killing some workers on the way; returns the seconds, and how many problems there were."""
-    there = DestinationProcess(chaos=0.005)
-    crew = Workers(url, there.port, threads)
+    there = make(0.005, 0)
+    crew = Workers(url, there, threads)
     kill_at = sorted(random.uniform(0.1, 0.8) * reports for _ in range(kills))
     started = last_news = time.monotonic()
     crew.start(workers)
@@ -153,7 +159,7 @@ def drain(url: str, workers: int, threads: int, kills: int, reports: int) -> tup
             time.sleep(0.25 if left > 1000 else 0.02)
         took_s = time.monotonic() - started
         crew.stop()
-        problems = _problems(url, there.state())
+        problems = _problems(url, there.counts())
     finally:
         for pid in [*crew.pids]:
             crew.kill(pid)
@@ -163,11 +169,13 @@ def drain(url: str, workers: int, threads: int, kills: int, reports: int) -> tup
     return took_s, len(problems)
 
 
-def kill_often(url: str, kills: int, threads: int, pauses_share: float, reports: int, seed: int) -> int:
+def kill_often(
+    make: Make, url: str, kills: int, threads: int, pauses_share: float, life_s: float, reports: int, seed: int
+) -> int:
     """Kill workers at random points that many times; returns how many problems there were."""
     chance = random.Random(seed)
-    there = DestinationProcess(chaos=CHAOS, seed=seed)
-    crew = Workers(url, there.port, threads)
+    there = make(CHAOS, seed)
+    crew = Workers(url, there, threads)
     stopped: dict[int, float] = {}
     pauses = added = done = 0
     started = time.monotonic()
@@ -178,7 +186,7 @@ def kill_often(url: str, kills: int, threads: int, pauses_share: float, reports:
                 _add(url, added, reports)
                 added += reports
             crew.start(3 - len(crew.pids) + len(stopped))
-            time.sleep(chance.uniform(0.0, 0.12))
+            time.sleep(chance.uniform(0.0, life_s))
             now = time.monotonic()
             for pid in [pid for pid, until in stopped.items() if until < now]:
                 os.kill(pid, signal.SIGCONT)
@@ -201,17 +209,16 @@ def kill_often(url: str, kills: int, threads: int, pauses_share: float, reports:
         while _left(url) and time.monotonic() < deadline:
             time.sleep(0.1)
         crew.stop()
-        state = there.state()
-        problems = _problems(url, state)
+        counts = there.counts()
+        problems = _problems(url, counts)
     finally:
         for pid in [*crew.pids]:
             crew.kill(pid)
         there.close()
-    calls = state["calls"]
     print(
         f"{added:,} reports, {done:,} kills, {pauses:,} pauses, {time.monotonic() - started:.0f} s; "
-        f"at the destination {calls['open']:,} opened, {calls['finish']:,} times asked to finish, "
-        f"{len(state['keys']):,} finished: {'; '.join(problems) or '0 lost, 0 finished twice'}"
+        f"at the destination {counts.calls}, {len(counts.keys):,} finished: "
+        f"{'; '.join(problems) or '0 lost, 0 finished twice'}"
     )
     return len(problems)
 
@@ -226,22 +233,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database", action="append", choices=["sqlite", "postgresql"])
     parser.add_argument("--reports", type=int, default=0)
+    parser.add_argument("--destination", choices=sorted(DESTINATIONS), default="plain")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--kill", type=int, default=2)
     parser.add_argument("--scaling", type=int, default=5000, help="reports for each smaller number of workers; 0: none")
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--pauses", type=float, default=0.03, help="with --kills: the share of stops in place of kills")
+    parser.add_argument("--life", type=float, default=0.12, help="with --kills: the longest time between two, in s")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
+    make = DESTINATIONS[options.destination]
     wrong = 0
     for kind in options.database or ["postgresql"]:
         print(f"{kind}:", flush=True)
         if options.kills:
             with _fresh(kind) as url:
                 wrong += kill_often(
-                    url, options.kills, options.threads, options.pauses, options.reports or 2000, options.seed
+                    make,
+                    url,
+                    options.kills,
+                    options.threads,
+                    options.pauses,
+                    options.life,
+                    options.reports or 2000,
+                    options.seed,
                 )
         elif options.reports:
             rows = []
@@ -251,7 +268,7 @@ def main() -> int:
                 reports, kills = (options.reports, options.kill) if last else (options.scaling, 0)
                 with _fresh(kind) as url:
                     _add(url, 0, reports)
-                    took_s, problems = drain(url, workers, options.threads, kills, reports)
+                    took_s, problems = drain(make, url, workers, options.threads, kills, reports)
                 wrong += problems
                 rows.append((workers, reports, kills, took_s, problems))
             print("workers  reports  killed  seconds  reports/s  result")
