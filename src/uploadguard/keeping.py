@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from uploadguard.alarms import Alarm
-from uploadguard.errors import EvidenceError, NotRecordedError, UploadguardError
+from uploadguard.errors import EvidenceError, LedgerDownError, NotRecordedError, UploadguardError
 from uploadguard.logs import log
 from uploadguard.models import Context, Decision, Verdict
 
@@ -102,15 +102,16 @@ class Keeper:
         if self._outbox is not None:
             self._outbox.stop(5.0)
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(5.0)
-            with suppress(UploadguardError):  # what waits in the spool is safe there
-                self._recorder.tend()
+            self._thread.join(5.0)  # it tends once more at its end; a database that hangs is not waited for
         self._recorder.close()
         self._ledger.close()
 
     def after_fork(self) -> None:
         """In a forked child: the parent's threads do not exist here, and its connections are its own."""
         self._starting = threading.Lock()
+        was_closed, self._closed = self._closed.is_set(), threading.Event()
+        if was_closed:
+            self._closed.set()
         self._thread = self._outbox = None
         self._ledger.after_fork()
         self._recorder.after_fork()
@@ -141,28 +142,44 @@ class Keeper:
             self._thread = thread
 
     def _tend(self) -> None:
-        """Do what is due. What fails is said once, and tried again the next time."""
-        try:
+        """Do what is due. What fails is said once, and tried again the next time; the rest is done all the same."""
+        failed = ""
+        for work in (self._recorder.tend, self._apply_local_lists, self._sign):
+            try:
+                work()
+            except LedgerDownError as error:
+                failed = str(error)
+                break  # the others would wait for it just as long
+            except UploadguardError as error:
+                failed = str(error)
+        if failed and failed != self._last_error:
+            log.warning("the ledger cannot be tended to now: %s", failed)
+        self._last_error = failed
+
+    def _apply_local_lists(self) -> None:
+        if self._ledger.apply_local_lists():
+            self._changed()
+
+    def _sign(self) -> None:
+        if self._settings.ledger.signing_key_file is not None:
+            self._ledger.checkpointer.run_if_due()
+
+    def _tend_at_the_end(self) -> None:
+        with suppress(UploadguardError):  # what waits in the spool is safe there
             self._recorder.tend()
-            if self._ledger.apply_local_lists():
-                self._changed()
-            if self._settings.ledger.signing_key_file is not None:
-                self._ledger.checkpointer.run_if_due()
-        except UploadguardError as error:
-            if str(error) != self._last_error:
-                log.warning("the ledger cannot be tended to now: %s", error)
-            self._last_error = str(error)
-        else:
-            self._last_error = ""
 
 
 def _tend_until_closed(keeper: weakref.ref[Keeper], closed: threading.Event) -> None:
-    while not closed.wait(_TEND_S):
+    while True:
+        is_over = closed.wait(_TEND_S)
         found = keeper()
         if found is None:
             return
         started = time.monotonic()
         try:
+            if is_over:
+                found._tend_at_the_end()
+                return
             found._tend()
         except Exception as error:  # noqa: BLE001 - the thread must go on: it is what empties the spool
             log.error("tending to the ledger raised %s", type(error).__name__)
