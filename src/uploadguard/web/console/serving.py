@@ -22,14 +22,16 @@ _SECRET = re.compile(r"/previews/[^/?]+")
 
 
 class WithoutSecrets(logging.Filter):
-    """Takes what follows the path, and the names of previews, out of uvicorn's access log."""
+    """Takes what follows the path, the names of previews, and what a terminal acts on, out of uvicorn's access log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record; it is always logged."""
         if isinstance(record.args, tuple) and len(record.args) == 5:
             client, method, path, version, status = record.args
             shown = _SECRET.sub("/previews/-", str(path).partition("?")[0])
-            record.args = (client, method, shown, version, status)
+            # The client is what a header says that the proxy passes on.
+            told = "".join(char if char.isprintable() else "?" for char in str(client)[:64])
+            record.args = (told, method, shown, version, status)
         return True
 
 
