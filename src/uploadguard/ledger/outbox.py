@@ -21,13 +21,13 @@ from uploadguard.ledger import audit, schema
 from uploadguard.ledger.database import Database
 from uploadguard.ledger.people import Person, Role
 
-__all__ = ["ActionStatus", "Outbox", "OutboxStatus", "TaskInfo", "cancel_tasks", "is_late"]
+__all__ = ["UNDONE", "ActionStatus", "Outbox", "OutboxStatus", "TaskInfo", "cancel_tasks", "is_late"]
 
 _COLUMNS = (
     *("id", "key", "action", "occasion", "state", "decision_id", "case_id", "created_at", "due_at", "next_at"),
     *("attempts", "remote_id", "error", "cancelled", "done_at", "notes", "lease_until"),
 )
-_UNDONE = (State.PENDING, State.OPENED, State.FINISHING, State.REFUSED)
+UNDONE = (State.PENDING, State.OPENED, State.FINISHING, State.REFUSED)
 """Neither done nor taken back."""
 
 
@@ -180,7 +180,7 @@ class Outbox:
         """Counts, and what waits longest. Without ``done`` filed and cancelled tasks are not counted: much faster."""
         now = datetime.now(UTC)
         tasks = schema.tasks.c
-        undone = tasks.state.in_([state.value for state in _UNDONE])
+        undone = tasks.state.in_([state.value for state in UNDONE])
         counting = sa.select(tasks.action, tasks.state, sa.func.count().label("tasks"))
         counting = counting.group_by(tasks.action, tasks.state)
         waiting = (
@@ -222,7 +222,7 @@ class Outbox:
         with self._database.writing() as connection:
             row = _locked(connection, task_id)
             state = State(row.state)
-            if state not in _UNDONE:
+            if state not in UNDONE:
                 raise CaseStateError(f"the task {task_id} is {state}: there is nothing to try again")
             values: dict[str, Any] = {"next_at": now, "alarmed_at": None}
             if state is State.REFUSED:
@@ -245,7 +245,7 @@ class Outbox:
         with self._database.writing() as connection:
             row = _locked(connection, task_id)
             state = State(row.state)
-            if state is State.FINISHING or state not in _UNDONE:
+            if state is State.FINISHING or state not in UNDONE:
                 what = "being filed" if state is State.FINISHING else str(state)
                 raise CaseStateError(f"the task {task_id} is {what}: it cannot be taken back any more")
             _cancel(connection, row, person.name, datetime.now(UTC), note.strip())
@@ -254,7 +254,7 @@ class Outbox:
         values = {name: getattr(row, name) for name in _COLUMNS if name != "lease_until"}
         state = State(row.state)
         late = (
-            state in _UNDONE and not row.cancelled and row.due_at is not None and row.due_at < now + self._alarm_before
+            state in UNDONE and not row.cancelled and row.due_at is not None and row.due_at < now + self._alarm_before
         )
         running = state.is_open and row.lease_until is not None and row.lease_until > now
         values |= {"occasion": Occasion(row.occasion), "state": state, "late": late, "running": running}
@@ -265,7 +265,7 @@ def is_late(before: datetime) -> sa.ColumnElement[bool]:
     """Whether a task is not filed, though its deadline is before that time."""
     tasks = schema.tasks.c
     return sa.and_(
-        tasks.state.in_([state.value for state in _UNDONE]), tasks.cancelled.is_(sa.false()), tasks.due_at < before
+        tasks.state.in_([state.value for state in UNDONE]), tasks.cancelled.is_(sa.false()), tasks.due_at < before
     )
 
 

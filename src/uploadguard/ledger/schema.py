@@ -187,7 +187,7 @@ tasks = sa.Table(
     sa.Column("claim_order", Utc, sa.Computed("coalesce(due_at, created_at)", persisted=True)),
     sa.UniqueConstraint("decision_id", "action", "occasion", "round"),
     sa.Index("ix_tasks_case_id", "case_id"),
-    sa.Index("ix_tasks_open", "action", "claim_order", postgresql_where=OPEN_TASKS, sqlite_where=OPEN_TASKS),
+    sa.Index("ix_tasks_open", "action", "claim_order", "id", postgresql_where=OPEN_TASKS, sqlite_where=OPEN_TASKS),
     sa.Index("ix_tasks_state_action", "state", "action"),
     sqlite_autoincrement=True,
 )

@@ -15,7 +15,7 @@ from uploadguard.config_ledger import OutboxSettings
 from uploadguard.ledger import schema
 from uploadguard.ledger.database import Database
 from uploadguard.ledger.delivery.leases import Clock
-from uploadguard.ledger.outbox import Outbox, OutboxStatus, is_late
+from uploadguard.ledger.outbox import UNDONE, Outbox, OutboxStatus, is_late
 
 __all__ = ["Watch"]
 
@@ -79,6 +79,7 @@ class Watch:
         is_late_now = sa.func.coalesce(late, sa.false())
         return (
             sa.select(tasks.id, tasks.action, tasks.occasion, refused.label("refused"), is_late_now.label("late"))
+            .where(tasks.state.in_([state.value for state in UNDONE]))  # lets an index be used
             .where(sa.or_(tasks.alarmed_at.is_(None), tasks.alarmed_at < now - _AGAIN))
             .where(sa.or_(refused, late, nobodys))
             .order_by(tasks.id)

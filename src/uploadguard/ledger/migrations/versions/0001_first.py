@@ -230,7 +230,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_tasks_open",
         "tasks",
-        ["action", "claim_order"],
+        ["action", "claim_order", "id"],
         unique=False,
         postgresql_where=sa.text("state IN ('pending', 'opened', 'finishing')"),
         sqlite_where=sa.text("state IN ('pending', 'opened', 'finishing')"),
