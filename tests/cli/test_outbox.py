@@ -65,7 +65,7 @@ def test_status_tells_what_needs_attention(ledger: Database) -> None:
     add_reports(ledger, 1, "gone")
     result = run("outbox", "status")
     assert result.exit_code == Exit.ALARM
-    for said in ("1 reports are not filed", "1 tasks were refused", "1 tasks wait for gone"):
+    for said in ("1 report not filed", "1 task refused", "1 task waiting for gone"):
         assert said in result.stderr
     record = json.loads(run("outbox", "status", "--json").stdout)
     assert (record["needs_attention"], record["late"], record["refused"], record["no_action"]) == (True, 1, 1, 1)
@@ -92,10 +92,10 @@ def test_list_and_show(ledger: Database) -> None:
 def test_retry(ledger: Database) -> None:
     add_reports(ledger, 4, "drop")
     refuse(ledger, 1, 2, 3)
-    assert run("outbox", "retry", "1", "--as", "mona").stdout == "1 tasks are tried again.\n"
+    assert run("outbox", "retry", "1", "--as", "mona").stdout == "1 task is tried again.\n"
     assert states(ledger) == ["pending", "refused", "refused", "pending"]
-    assert run("outbox", "retry", "--refused", "--action", "other").stdout == "0 tasks are tried again.\n"
-    assert run("outbox", "retry", "--refused").stdout == "2 tasks are tried again.\n"
+    assert run("outbox", "retry", "--refused", "--action", "other").stdout == "0 tasks to be tried again.\n"
+    assert run("outbox", "retry", "--refused").stdout == "2 tasks to be tried again.\n"
     assert states(ledger) == ["pending"] * 4
     assert run("outbox", "retry", "99").exit_code == Exit.ERROR
     for wrong in ([], ["1", "--refused"], ["1", "--action", "drop"]):

@@ -74,12 +74,12 @@ def _status_row(one: ActionStatus) -> list[str]:
 
 def _problems(found: OutboxStatus) -> Iterator[str]:
     if found.late:
-        yield f"{found.late:,} reports are not filed, and their deadline is near or over"
+        yield f"{_counted(found.late, 'report')} not filed, with the deadline near or over"
     if found.refused:
-        yield f"{found.refused:,} tasks were refused: `uploadguard outbox list --state refused` says why"
+        yield f"{_counted(found.refused, 'task')} refused: `uploadguard outbox list --state refused` says why"
     for one in found.actions:
         if one.known is False and one.waiting:
-            yield f"{one.waiting:,} tasks wait for {one.action}, which the configuration does not have"
+            yield f"{_counted(one.waiting, 'task')} waiting for {one.action}, which the configuration does not have"
 
 
 def _status_record(found: OutboxStatus) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def retry(options: Options, task_ids: tuple[int, ...], refused: bool, action: st
             except LedgerError as error:
                 report_error(str(error))
                 code = Exit.ERROR
-    echo(f"{done:,} tasks are tried again.")
+    echo("1 task is tried again." if done == 1 else f"{done:,} tasks are tried again.")
     return code
 
 
