@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -292,6 +293,16 @@ def test_no_context_keeps_a_decision_from_the_database(setup: Setup, kind: str) 
     assert isinstance(kept.context.extra, dict)
     assert to_record(kept.decision, kept.context, kept.decided_at)["context"] == found["context"]
     assert len(json.dumps(found)) < 1_000_000
+
+
+def test_fields_of_an_entry_that_are_no_json_are_kept_as_far_as_they_go(setup: Setup) -> None:
+    decision = from_record(made_up_record()).decision
+    fields = {"score": float("nan"), "seen": {1}, "text": "\0\ud800"}
+    hostile = replace(decision, matches=(replace(decision.matches[0], fields=fields),))
+    setup.recorder.record(to_record(hostile, Context(), datetime.now(UTC)))
+    assert setup.recorder.status().into == "database"
+    assert setup.recorder.status().spool.files == 0
+    assert setup.count(schema.cases) == 1
 
 
 def test_long_names_stay_apart_and_join_their_own(setup: Setup) -> None:

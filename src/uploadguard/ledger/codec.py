@@ -34,9 +34,13 @@ class Recorded:
 
 
 def to_record(decision: Decision, context: Context, decided_at: datetime) -> dict[str, Any]:
-    """All of it as JSON types, hashes included. What the host put into the context is taken as far as JSON goes."""
+    """All of it as JSON types, hashes included. What the host put into the context, and lists and plugins into the
+    fields of matches, is taken as far as JSON goes."""
+    found = decision.to_dict(include_hashes=True)
+    for match in found["matches"]:
+        match["fields"] = _Plain().of(match["fields"])
     return {
-        **decision.to_dict(include_hashes=True),
+        **found,
         "decided_at": decided_at.astimezone(UTC).isoformat(),
         "context": _context(context),
     }
