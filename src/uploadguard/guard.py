@@ -5,80 +5,49 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import logging
 import os
 import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from uploadguard.alarms import Alarm, log_alarm
 from uploadguard.check import CheckOrder, CheckRunner, Timings
 from uploadguard.config import Settings
 from uploadguard.errors import NotReadyError, PluginError, UploadguardError
 from uploadguard.freshness import Freshness
+from uploadguard.guard_status import GuardStatus
 from uploadguard.hashing import inspection_job, open_sandbox
 from uploadguard.hashset import Generation, Segment, build_segment
 from uploadguard.keeping import open_keeper
+from uploadguard.logs import log
 from uploadguard.models import Context, Decision
 from uploadguard.opening import open_hashset
 from uploadguard.plugins import Plugins
 from uploadguard.policy import SignalDefaults
-from uploadguard.sandbox.inspector import SandboxedInspector, SandboxStatus
+from uploadguard.sandbox.inspector import SandboxStatus
 from uploadguard.sandbox.lockdown import Layers
 from uploadguard.serving import Served, Serving
 from uploadguard.signals.base import DigestSignal, SignalType, lookup_kinds
 from uploadguard.signals.digests import DIGESTS
 from uploadguard.signals.pdq import Pdq
+from uploadguard.streaming import StreamingCheck
 from uploadguard.testing import testlist
+from uploadguard.threads import Call, Pools
 from uploadguard.uploads import Data, Upload, UploadBuffer, read_upload
 
-if TYPE_CHECKING:
-    from uploadguard.ledger.recorder import RecorderStatus
-
 __all__ = ["Guard", "GuardStatus", "StreamingCheck"]
-
-log = logging.getLogger("uploadguard")
 
 _NO_CONTEXT = Context()
 _NOT_ISOLATED = SandboxStatus("none", Layers(), None)
 _DEFAULT_CONFIG = "uploadguard.toml"
 _GUARDS: weakref.WeakSet[Guard] = weakref.WeakSet()
 """Those of this process, whose locks a forked child must renew: their holders do not exist in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class GuardStatus:
-    """How a Guard is doing, for readiness probes and monitoring.
-
-    ``checks`` counts decisions by verdict label, ``failures`` those with a failure by its code, ``plugin_errors`` what
-    plugins raised by their names. ``refresh_error`` is why the newest generation on disk is not the one that serves, if
-    it is not. ``updated_at`` is when a list was last imported or updated, UTC, and ``stale`` whether that was longer
-    ago than ``hashset.stale_after_h``; ``oldest_at`` is when the list was that waits longest. ``sandbox`` is how
-    uploads are isolated, and how the workers are doing. ``ledger`` is how decisions are kept; None: they are not.
-    """
-
-    ready: bool
-    generation: int
-    entries: int
-    checks: Mapping[str, int]
-    failures: Mapping[str, int]
-    plugin_errors: Mapping[str, int]
-    fail_open: tuple[str, ...]
-    refresh_error: str | None
-    updated_at: datetime | None
-    oldest_at: datetime | None
-    stale: bool
-    sandbox: SandboxStatus
-    ledger: RecorderStatus | None
 
 
 class Guard:
@@ -103,7 +72,7 @@ class Guard:
         self._fail_open = self._policy.fail_open()
         job = inspection_job(settings, self._plugins)
         self._sandbox = open_sandbox(settings, job, self._plugins)
-        self._pools = _Pools(settings, self._sandbox)
+        self._pools = Pools(settings, self._sandbox)
         self._runner = CheckRunner(
             digest_signals=digest_signals,
             job=job,
@@ -224,7 +193,8 @@ class Guard:
     def inspect(self, context: Context | None = None) -> StreamingCheck:
         """A check of an upload that is still arriving: its digests are computed as the bytes come in."""
         self._generation()
-        return StreamingCheck(self, _context_of(context))
+        buffer = UploadBuffer(self._runner.new_digest(), self._settings.media.max_file_bytes)
+        return StreamingCheck(buffer, functools.partial(self._finish, _context_of(context)), self._on_thread)
 
     def refresh(self) -> bool:
         """Look for a new generation of the hash set now. Returns whether one took over."""
@@ -316,13 +286,13 @@ class Guard:
         if self._keeper is not None:
             self._keeper.after_fork()
 
-    async def _on_thread(self, work: Callable[[_Call], Decision]) -> Decision:
+    async def _on_thread(self, work: Callable[[Call], Decision]) -> Decision:
         """Run a check on a thread of the Guard's; cancelling the waiting task stops the work."""
         self._raise_closed()
         cancelled = threading.Event()
         with self._pools.room() as has_room:
             executor = self._pools.checks() if has_room else self._pools.shed()
-            call = _Call(time.monotonic(), cancelled.is_set, overloaded=not has_room)
+            call = Call(time.monotonic(), cancelled.is_set, overloaded=not has_room)
             run = contextvars.copy_context().run  # so that a trace goes on
             try:
                 return await asyncio.get_running_loop().run_in_executor(executor, run, work, call)
@@ -352,8 +322,8 @@ class Guard:
             self._keeper.require()
         return served.generation
 
-    def _check(self, data: Data, context: Context, call: _Call | None = None) -> Decision:
-        call = call or _Call(time.monotonic())
+    def _check(self, data: Data, context: Context, call: Call | None = None) -> Decision:
+        call = call or Call(time.monotonic())
         generation = self._generation()
         timings = Timings()
         reading = time.monotonic()
@@ -362,8 +332,8 @@ class Guard:
         order = self._order(call, time.monotonic() - reading)
         return self._conclude(upload, context, generation, timings, order)
 
-    def _finish(self, buffer: UploadBuffer, context: Context, call: _Call | None = None) -> Decision:
-        order = self._order(call or _Call(time.monotonic()), 0.0)
+    def _finish(self, context: Context, buffer: UploadBuffer, call: Call | None = None) -> Decision:
+        order = self._order(call or Call(time.monotonic()), 0.0)
         generation = self._generation()
         return self._conclude(buffer.finish(), context, generation, Timings(), order)
 
@@ -378,7 +348,7 @@ class Guard:
             decision = replace(decision, timings_ms=timings.finish())
         return self._announce(decision, errors, context)
 
-    def _order(self, call: _Call, read_s: float) -> CheckOrder:
+    def _order(self, call: Call, read_s: float) -> CheckOrder:
         """A check's time runs from the call, without the reading of its upload."""
         until = call.called + read_s + self._settings.sandbox.deadline_s
         stale = self._freshness.judge(self._serving.loaded.updated_at)
@@ -410,116 +380,6 @@ class Guard:
     def _generation_changed(self, number: int) -> None:
         for _, answer in self._plugins.call_each("uploadguard_generation_changed", generation=number):
             self._count_plugin_error(answer)
-
-
-class StreamingCheck:
-    """A check of an upload while it arrives. Made by :meth:`Guard.inspect`; not for several threads at once."""
-
-    def __init__(self, guard: Guard, context: Context) -> None:
-        self._guard = guard
-        self._context = context
-        self._buffer: UploadBuffer | None = UploadBuffer(
-            guard._runner.new_digest(), guard.settings.media.max_file_bytes
-        )
-
-    def write(self, chunk: bytes | memoryview) -> None:
-        """Take in the next bytes of the upload."""
-        if self._buffer is None:
-            raise ValueError("the inspection is finished: nothing more can be written")
-        self._buffer.write(chunk)
-
-    def finish(self) -> Decision:
-        """All bytes are in: decide. Raises as :meth:`Guard.check` does."""
-        return self._guard._finish(self._take(), self._context)
-
-    async def afinish(self) -> Decision:
-        """:meth:`finish` on a thread of the Guard's, so that the event loop goes on."""
-        return await self._guard._on_thread(functools.partial(self._guard._finish, self._take(), self._context))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._buffer = None
-
-    def _take(self) -> UploadBuffer:
-        if self._buffer is None:
-            raise ValueError("the inspection is finished already")
-        buffer, self._buffer = self._buffer, None
-        return buffer
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """How a check was called for: when (by :func:`time.monotonic`), and what an asynchronous one knows beside."""
-
-    called: float
-    cancelled: Callable[[], bool] | None = None
-    overloaded: bool = False
-
-
-class _Pools:
-    """The Guard's threads: for digests beside decoding, and for asynchronous checks. Made when first used.
-
-    Where uploads are decoded in worker processes, each check that is at work or may wait for a worker has a thread, and
-    those beyond are told so at once: nothing queues unseen.
-    """
-
-    def __init__(self, settings: Settings, sandbox: SandboxedInspector | None) -> None:
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        overlap = settings.threads.digest_overlap
-        self._overlap = cpus > 1 if overlap == "auto" else overlap
-        self._room = max(sandbox.max_at_once, settings.threads.workers) if sandbox is not None else None
-        self._under_way = 0
-        checks = self._room or settings.threads.workers or cpus
-        self._sizes = {"digests": cpus, "checks": checks, "shed": cpus}
-        self._pools: dict[str, ThreadPoolExecutor] = {}
-        self._making = threading.Lock()
-
-    @contextmanager
-    def room(self) -> Iterator[bool]:
-        """Whether an asynchronous check has a thread; it counts as under way until it leaves here."""
-        with self._making:
-            has_room = self._room is None or self._under_way < self._room
-            self._under_way += has_room
-        try:
-            yield has_room
-        finally:
-            with self._making:
-                self._under_way -= has_room
-
-    def digests(self) -> Executor | None:
-        """Where to compute digests beside decoding; None: in line."""
-        return self._pool("digests") if self._overlap else None
-
-    def checks(self) -> Executor:
-        """Where to run asynchronous checks."""
-        return self._pool("checks")
-
-    def shed(self) -> Executor:
-        """Where to run those of them that are too many, with their digests only."""
-        return self._pool("shed")
-
-    def close(self) -> None:
-        """Finish what is running and stop the threads."""
-        for pool in self._pools.values():
-            pool.shutdown(wait=True, cancel_futures=True)
-        self._pools = {}
-
-    def after_fork(self) -> None:
-        """In a forked child: the parent's threads do not exist here."""
-        self._pools, self._making, self._under_way = {}, threading.Lock(), 0
-
-    def _pool(self, kind: str) -> ThreadPoolExecutor:
-        pool = self._pools.get(kind)
-        if pool is None:
-            with self._making:
-                pool = self._pools.setdefault(
-                    kind, ThreadPoolExecutor(self._sizes[kind], thread_name_prefix=f"uploadguard-{kind}")
-                )
-        return pool
 
 
 def _context_of(context: Context | None) -> Context:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -10,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from uploadguard.config import Settings
+from uploadguard.logs import log
 from uploadguard.media.base import DecodeOptions
 from uploadguard.media.codecs import log_holes, without_holes
 from uploadguard.media.inspect import Inspection, Limits, inspect_media
@@ -31,8 +31,6 @@ __all__ = [
     "media_limits",
     "open_sandbox",
 ]
-
-log = logging.getLogger("uploadguard")
 
 
 def decode_options(settings: Settings) -> DecodeOptions:

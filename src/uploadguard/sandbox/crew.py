@@ -7,7 +7,6 @@ or reports it lost; in between only its ``kill`` is used from elsewhere.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import select
 import threading
@@ -19,14 +18,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from uploadguard.logs import log
 from uploadguard.media.codecs import log_holes
 from uploadguard.sandbox import wire
 from uploadguard.sandbox.lockdown import Layers
 from uploadguard.sandbox.process import Worker, WorkerSpec
 
 __all__ = ["START_S", "Crew", "PoolStatus", "Waiter"]
-
-log = logging.getLogger("uploadguard")
 
 START_S: Final = 30.0
 """How long a worker may take to be ready."""

@@ -13,6 +13,7 @@ from typing import Final
 
 from uploadguard.config import SandboxSettings
 from uploadguard.errors import SandboxError
+from uploadguard.logs import log
 from uploadguard.media.codecs import RefusingDecoder
 from uploadguard.media.inspect import Inspection
 from uploadguard.media.sniff import HEAD_BYTES, sniff
@@ -33,8 +34,6 @@ __all__ = [
     "required_layers",
     "uninspected",
 ]
-
-log = logging.getLogger("uploadguard")
 
 _WATCH_S: Final = 0.02
 _WAITING_SHARE: Final = 0.5
