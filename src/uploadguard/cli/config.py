@@ -34,6 +34,7 @@ class _Findings:
     warnings: list[str] = field(default_factory=list)
     plugins: tuple[str, ...] | None = None
     signals: tuple[str, ...] | None = None
+    actions: dict[str, tuple[str, ...]] | None = None
     fail_open: tuple[str, ...] = ()
     sandbox: SandboxStatus | None = None
     generation: Generation | None = None
@@ -103,6 +104,7 @@ def _look(settings: Settings, findings: _Findings) -> None:
         findings.problems.append("the hash set is empty: `uploadguard lists add NAME FILE` imports a list")
     if status.stale:
         findings.warnings.append(STALE)
+    _look_at_actions(settings, findings)
     held = {info.name for info in findings.generation.lists} if findings.generation is not None else set()
     for name in sorted(_named_lists(settings) - held):
         findings.warnings.append(f"a rule names the list {name!r}, which the hash set does not hold")
@@ -115,6 +117,10 @@ def _look_at_plugins(settings: Settings, findings: _Findings) -> None:
     try:
         plugins = Plugins(settings)
         findings.plugins = plugins.names
+        findings.actions = {
+            name: tuple(sorted(occasion.value for occasion in action.occasions))
+            for name, action in plugins.actions.items()
+        }
         findings.signals = tuple(signal.name for signal in plugins.enabled_signals())
     except UploadguardError as error:
         findings.problems += problems_of(error)
@@ -123,7 +129,18 @@ def _look_at_plugins(settings: Settings, findings: _Findings) -> None:
             try:
                 Plugins(settings.model_copy(update={"plugins": ()})).enabled_signals()
             except ConfigError as slips:
-                findings.problems += [problem for problem in problems_of(slips) if "did you mean" in problem]
+                slipped = [problem for problem in problems_of(slips) if "did you mean" in problem]
+                findings.problems += [problem for problem in slipped if problem not in findings.problems]
+
+
+def _look_at_actions(settings: Settings, findings: _Findings) -> None:
+    """Warn of what is decided and goes nowhere."""
+    actions = findings.actions or {}
+    if settings.ledger.path is None:
+        if actions:
+            findings.warnings.append("nothing is reported: [actions] need a ledger, and ledger.path is not set")
+    elif not any("report" in occasions for occasions in actions.values()):
+        findings.warnings.append('nothing is reported: no table of [actions] has the occasion "report"')
 
 
 def _named_lists(settings: Settings) -> set[str]:
@@ -146,6 +163,9 @@ def _rows(settings: Settings, findings: _Findings) -> Iterator[tuple[str, str]]:
             yield "list", f"{info.name}{role}: {info.entries:,} entries; {hash_counts(info.hashes)}"
     if settings.hashset.test_list:
         yield "list", "the built-in test list"
+    yield "ledger", _ledger(settings)
+    for name, occasions in (findings.actions or {}).items():
+        yield "action", f"{name}: {', '.join(occasions)}"
     if settings.tenants:
         yield "tenants", ", ".join(settings.tenants)
     if findings.sandbox is not None:
@@ -174,6 +194,14 @@ def _encryption(settings: Settings) -> str:
     return source if encryption.write else f"{source}, for reading only"
 
 
+def _ledger(settings: Settings) -> str:
+    """Where decisions are kept; of the database's address nothing, since a password may be in it."""
+    if settings.ledger.path is None:
+        return "none: nothing is kept"
+    shared = settings.ledger.url is not None or settings.ledger.url_env is not None
+    return f"PostgreSQL, with a spool in {settings.ledger.path}" if shared else str(settings.ledger.path)
+
+
 def _record(settings: Settings | None, findings: _Findings) -> dict[str, object]:
     generation = findings.generation
     return {
@@ -190,6 +218,8 @@ def _record(settings: Settings | None, findings: _Findings) -> dict[str, object]
             {"name": info.name, "role": info.role, "entries": info.entries, "hashes": dict(info.hashes)}
             for info in (generation.lists if generation is not None else ())
         ],
+        "ledger": _ledger(settings) if settings is not None else None,
+        "actions": {name: list(occasions) for name, occasions in (findings.actions or {}).items()},
         "test_list": settings.hashset.test_list if settings is not None else None,
         "fail_open": list(findings.fail_open),
         "isolation": findings.sandbox.isolation if findings.sandbox is not None else None,
