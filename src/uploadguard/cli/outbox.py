@@ -250,7 +250,7 @@ def retry(options: Options, task_ids: tuple[int, ...], refused: bool, action: st
             except LedgerError as error:
                 report_error(str(error))
                 code = Exit.ERROR
-    echo("1 task is tried again." if done == 1 else f"{done:,} tasks are tried again.")
+    echo(f"{_counted(done, 'task')} to be tried again.")
     return code
 
 
@@ -277,3 +277,7 @@ def cancel(options: Options, task_id: int, note: str, acting: str | None) -> Exi
         one = ledger.outbox.show(task_id)
     echo(f"Task {task_id} is cancelled." if one.state is State.CANCELLED else f"Task {task_id} will be retracted.")
     return Exit.OK
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
