@@ -92,7 +92,7 @@ def test_list_and_show(ledger: Database) -> None:
 def test_retry(ledger: Database) -> None:
     add_reports(ledger, 4, "drop")
     refuse(ledger, 1, 2, 3)
-    assert run("outbox", "retry", "1", "--as", "mona").stdout == "1 task is tried again.\n"
+    assert run("outbox", "retry", "1", "--as", "mona").stdout == "1 task to be tried again.\n"
     assert states(ledger) == ["pending", "refused", "refused", "pending"]
     assert run("outbox", "retry", "--refused", "--action", "other").stdout == "0 tasks to be tried again.\n"
     assert run("outbox", "retry", "--refused").stdout == "2 tasks to be tried again.\n"
