@@ -64,7 +64,7 @@ class _Program(click.Group):
             code = int(result) if isinstance(result, int) else Exit.OK
         except (click.Abort, KeyboardInterrupt) as error:
             code = Exit.ERROR if isinstance(error.__context__, EOFError) else Exit.INTERRUPTED
-            report_error("nobody answered the question" if code is Exit.ERROR else "interrupted")
+            report_error("nobody answered the question: --yes does" if code is Exit.ERROR else "interrupted")
         except click.ClickException as error:
             error.show()
             if isinstance(error, click.NoSuchOption) and error.option_name in _OWN_OPTIONS:
