@@ -183,6 +183,10 @@ def kill_often(
         while done < kills:
             if done % 50 == 0 and (left := _left(url)) < reports / 2:
                 print(f"  {done:,} kills, {added - left:,} reports filed", flush=True)
+                # One that stands still may have the audit log's lock.
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+                stopped.clear()
                 _add(url, added, reports)
                 added += reports
             crew.start(3 - len(crew.pids) + len(stopped))
