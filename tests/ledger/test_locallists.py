@@ -21,7 +21,7 @@ from uploadguard.ledger import schema
 from uploadguard.ledger.database import Database, open_database
 from uploadguard.ledger.locallists import apply_local_lists
 from uploadguard.lists.base import ListEntry
-from uploadguard.lists.local import CONFIRMED_LIST, DISMISSED_LIST, LOCAL_LISTS
+from uploadguard.lists.local import CONFIRMED_LIST, DISMISSED_LIST
 from uploadguard.models import Hash
 from uploadguard.signals.base import lookup_kinds
 from uploadguard.signals.digests import DIGESTS
@@ -42,7 +42,6 @@ def change(database: Database, *changes: str, list_name: str = CONFIRMED_LIST) -
     rows = [
         {
             "list_name": list_name,
-            "role": LOCAL_LISTS[list_name],
             "entry_id": name.removeprefix("-"),
             "hashes": [] if name.startswith("-") else [["sha256", sha256(name).hex()], ["pdq", sha256(name).hex()]],
             "removed": name.startswith("-"),
@@ -196,7 +195,7 @@ def test_a_list_of_another_ledger_is_built_anew(database: Database, hashset: Has
     apply_local_lists(database, hashset, KINDS)
     with database.writing() as connection:
         connection.execute(sa.delete(schema.local_entries))
-        row = {"list_name": CONFIRMED_LIST, "role": "deny", "hashes": [["sha256", sha256("n").hex()]], "case_id": 1}
+        row = {"list_name": CONFIRMED_LIST, "hashes": [["sha256", sha256("n").hex()]], "case_id": 1}
         row |= {"actor": "ann", "at": datetime.now(UTC)}
         connection.execute(sa.insert(schema.local_entries), [row | {"seq": n, "entry_id": "n"} for n in (1, 2, 3)])
     assert apply_local_lists(database, hashset, KINDS)

@@ -148,7 +148,6 @@ def _remember(
     rows = [
         {
             "list_name": list_name,
-            "role": LOCAL_LISTS[list_name],
             "entry_id": f"case-{case_id}-{upload_id}",
             "hashes": [key.split(":", 1) for key in keys],
             "case_id": case_id,
@@ -235,7 +234,6 @@ def _remove_entries(connection: Connection, entries: Iterable[_Entry], person: P
     rows = [
         {
             "list_name": entry.list_name,
-            "role": LOCAL_LISTS[entry.list_name],
             "entry_id": entry.entry_id,
             "hashes": [],
             "removed": True,

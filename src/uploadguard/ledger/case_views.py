@@ -153,7 +153,6 @@ class Feedback:
     case_id: int
     actor: str
     at: datetime
-    note: str
     sent_at: datetime | None
 
     def __repr__(self) -> str:

@@ -86,7 +86,6 @@ def upgrade() -> None:
         sa.Column("case_id", Id, nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("at", Utc(), nullable=False),
-        sa.Column("note", sa.Text(), server_default="", nullable=False),
         sa.Column("sent_at", Utc()),
         sa.PrimaryKeyConstraint("id", name="pk_feedback"),
         sa.UniqueConstraint(
@@ -98,7 +97,6 @@ def upgrade() -> None:
         "local_entries",
         sa.Column("seq", Id, autoincrement=True, nullable=False),
         sa.Column("list_name", sa.Text(), nullable=False),
-        sa.Column("role", sa.Text(), nullable=False),
         sa.Column("entry_id", sa.Text(), nullable=False),
         sa.Column("hashes", sa.JSON(), nullable=False),
         sa.Column("removed", sa.Boolean(), server_default=sa.false(), nullable=False),
