@@ -25,6 +25,8 @@ class AlarmKind(enum.StrEnum):
     """More cases are open than ``ledger.max_open_cases``."""
     SPOOLING = "spooling"
     """The database is down; decisions go to the spool."""
+    SET_ASIDE = "set_aside"
+    """The spool holds what the database would not take, or what the disk damaged: `uploadguard ledger readmit`."""
     NOT_RECORDING = "not_recording"
     """Neither database nor spool takes decisions; uploads are refused."""
 

@@ -51,7 +51,7 @@ def test_reports_reach_the_file(ledger: Database) -> None:
     assert result.stdout == "3 filed\n"
     assert len(list(read_records(Path("reports.jsonl")))) == 3
     assert states(ledger) == ["filed"] * 3
-    assert run("outbox", "run", "--once").stdout == "nothing was due\n"
+    assert run("outbox", "run", "--once").stdout == "nothing was carried out\n"
 
 
 def test_status_tells_what_needs_attention(ledger: Database) -> None:

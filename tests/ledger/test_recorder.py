@@ -24,7 +24,7 @@ from uploadguard.errors import LedgerDownError, LedgerError, NotRecordedError
 from uploadguard.ledger import recording, schema
 from uploadguard.ledger.codec import from_record, to_record
 from uploadguard.ledger.database import Database
-from uploadguard.ledger.recorder import Recorder
+from uploadguard.ledger.recorder import Recorder, take_records
 from uploadguard.ledger.recording import Plan
 from uploadguard.ledger.spool import Spool
 from uploadguard.models import Context, Verdict
@@ -232,6 +232,16 @@ def test_one_bad_record_does_not_take_the_others_along(setup: Setup) -> None:
     setup.recorder.tend()
     assert setup.recorder.status().spool.damaged == 1
     assert setup.recorder.status().spool.files == 0
+    assert AlarmKind.SET_ASIDE in {alarm.kind for alarm in setup.alarms}
+    # It is tried again when somebody says so.
+    take = take_records(setup.database, PLAN)
+    ((_, error),) = setup.spool.readmit(take)
+    assert error is not None
+    (aside,) = setup.directory.glob("*.refused")
+    aside.write_text(aside.read_text().replace("no such verdict", "queue"))
+    assert [error for _, error in setup.spool.readmit(take)] == [None]
+    assert list(setup.directory.glob("*.refused")) == []
+    assert setup.count(schema.decisions) == 6
 
 
 def test_strange_contexts_are_kept_as_far_as_they_go(setup: Setup) -> None:

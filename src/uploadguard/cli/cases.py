@@ -160,6 +160,8 @@ def decide(
         raise click.UsageError("--ban goes with --confirm")
     if remember_look and (outcome != "dismiss" or no_remember):
         raise click.UsageError("--remember-look goes with --dismiss, and without --no-remember")
+    from uploadguard.actions import Occasion
+
     person = acting_person(acting)
     if not yes:
         which = f"case {case_ids[0]}" if len(case_ids) == 1 else f"{len(case_ids)} cases"
@@ -178,6 +180,9 @@ def decide(
             _tell(result, as_json=as_json)
         if not no_remember and any(result.status is not None and result.status.is_decided for result in results):
             _apply_local_lists(ledger, as_json=as_json)
+        confirmed = any(result.status == "confirmed" for result in results)
+        if confirmed and not any(Occasion.REPORT in action.occasions for action in ledger.actions.values()):
+            report_warning("no action takes reports, so nobody is told: configure one in [actions]")
     return Exit.ERROR if any(result.error is not None for result in results) else Exit.OK
 
 

@@ -21,8 +21,11 @@ _NEXT = """
 Next:
   cd {directory}
   uploadguard lists add NAME FILE     import a hash list
+  edit uploadguard.toml               say who gets reports, in [actions.NAME]
   uploadguard config check            see that all is in order
-  uploadguard check PICTURE           check an upload"""
+  uploadguard check PICTURE           check an upload
+  uploadguard outbox run              carry out reports and callbacks, all the time
+  uploadguard console                 review what was queued, in the browser"""
 
 
 @click.command()

@@ -11,7 +11,7 @@ import click
 
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.opened import opened_database, opened_ledger
-from uploadguard.cli.output import echo, new_table, print_json, print_table, report_warning, size_text
+from uploadguard.cli.output import echo, new_table, print_json, print_table, report_error, report_warning, size_text
 from uploadguard.cli.person import acting_option, acting_person
 from uploadguard.cli.progress import ProgressBar
 from uploadguard.cli.state import State
@@ -113,6 +113,29 @@ def _status(opened: Ledger) -> dict[str, Any]:
         "audit_entries": entries,
         "spool": {"files": spool.files, "size_bytes": spool.size_bytes, "damaged": spool.damaged},
     }
+
+
+@ledger.command()
+@click.pass_obj
+def readmit(state: State) -> Exit:
+    """Record what the database would not take before, and the spool had set aside.
+
+    For after an upgrade that mends the cause. What it still does not take stays where it is, and the command ends with
+    1. Files that the disk damaged (*.damaged) are not tried: look at them, and take them away.
+    """
+    from uploadguard.errors import UploadguardError
+    from uploadguard.ledger.recorder import take_records
+
+    failed = done = 0
+    with opened_ledger(state.load_settings()) as opened:
+        for path, error in opened.spool.readmit(take_records(opened.database, opened.plan)):
+            if error is None:
+                done += 1
+            else:
+                failed += 1
+                report_error(f"{path}: {error if isinstance(error, UploadguardError) else type(error).__name__}")
+    echo(f"{done:,} recorded, {failed:,} left")
+    return Exit.ERROR if failed else Exit.OK
 
 
 @ledger.command()

@@ -51,7 +51,7 @@ def run_worker(ledger: Ledger, *, once: bool, threads: int | None) -> Exit:
                 echo("the outbox is carried out; SIGTERM or SIGINT ends it", err=True)
             worker.run(stop)
     said = [f"{worker.endings[ending]:,} {ending.value}" for ending in _TOLD if worker.endings[ending]]
-    echo(", ".join(said) or "nothing was due")
+    echo(", ".join(said) or "nothing was carried out")
     return Exit.OK
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from uploadguard.actions import Action
 from uploadguard.alarms import Alarm
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Ledger", "plan_of"]
 
 _SPOOL = "spool"
-_LEAST_TIMEOUT_S = 1.0
+
+_Part = TypeVar("_Part")
 
 Chore = tuple[float, Callable[[], object]]
 
@@ -45,6 +46,24 @@ def plan_of(settings: Settings, actions: Mapping[str, Action]) -> Plan:
     )
 
 
+class _made_once(Generic[_Part]):  # noqa: N801 - it reads as a decorator
+    """A property that is computed when first asked for, and kept; where two threads compute it at once, the first is.
+
+    It has no lock, which a fork could leave locked for ever; ``functools.cached_property`` has one before Python 3.12.
+    """
+
+    def __init__(self, make: Callable[[Any], _Part]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, owner: Any, kind: type | None = None) -> _Part:
+        kept: _Part = owner.__dict__.setdefault(self._name, self._make(owner))
+        return kept
+
+
 class Ledger:
     """Shared between threads. Its parts are made when they are first asked for."""
 
@@ -56,30 +75,40 @@ class Ledger:
         self.plan = plan_of(settings, plugins.actions)
         self.spool = Spool(settings.ledger.path / _SPOOL)
         self.plugins = plugins
+        self.down: str | None = None
+        """Why the database could not be used when the ledger was opened."""
 
     @classmethod
     def open(cls, settings: Settings, plugins: Plugins, *, timeout_s: float | None = None, needed: bool = True) -> Self:
         """Open the ledger that the settings name. ``timeout_s`` bounds each wait for the database.
 
-        A database that is down is no error unless it is ``needed``: decisions then go to the spool. Raises
-        :class:`~uploadguard.errors.LedgerError`, :class:`~uploadguard.errors.ConfigError`.
+        A server that is down is no error unless it is ``needed``: decisions then go to the spool. A SQLite file that
+        cannot be used is one: that will not mend itself. Raises :class:`~uploadguard.errors.LedgerError`,
+        :class:`~uploadguard.errors.ConfigError`.
         """
         try:
-            database = open_database(settings, timeout_s=timeout_s)
+            return cls(settings, plugins, open_database(settings, timeout_s=timeout_s))
         except LedgerDownError as error:
-            if needed:
+            database = open_database(settings, timeout_s=timeout_s, check=False)
+            if needed or database.is_sqlite:
                 raise
             log.error("the ledger's database is down, and decisions go to the spool: %s", error)
-            database = open_database(settings, timeout_s=timeout_s, check=False)
-        return cls(settings, plugins, database)
+            opened = cls(settings, plugins, database)
+            opened.down = str(error)
+            return opened
 
     def recorder(self, alarm: Callable[[Alarm], None]) -> Recorder:
         """What records decisions."""
         return Recorder(
-            self.database, self.spool, self.plan, timeout_s=self.settings.ledger.write_timeout_s, alarm=alarm
+            self.database,
+            self.spool,
+            self.plan,
+            timeout_s=self.settings.ledger.write_timeout_s,
+            alarm=alarm,
+            down=self.down,
         )
 
-    @cached_property
+    @_made_once
     def vault(self) -> Vault | None:
         """Where files are preserved, if they are."""
         if self.settings.evidence.path is None:
@@ -88,7 +117,7 @@ class Ledger:
 
         return open_vault(self.settings, self.plugins.evidence_key())
 
-    @cached_property
+    @_made_once
     def cases(self) -> Cases:
         """The review cases."""
         from uploadguard.ledger.cases import Cases
@@ -101,14 +130,14 @@ class Ledger:
             outbox=self.settings.outbox,
         )
 
-    @cached_property
+    @_made_once
     def outbox(self) -> Outbox:
         """The tasks."""
         from uploadguard.ledger.outbox import Outbox
 
         return Outbox(self.database, self.settings.outbox)
 
-    @cached_property
+    @_made_once
     def evidence(self) -> EvidenceRoom:
         """The preserved files, and who may see them."""
         from uploadguard.ledger.evidence import EvidenceRoom
@@ -123,7 +152,7 @@ class Ledger:
 
         return EvidenceRoom(self.database, self.vault, preview, is_spooling=is_spooling)
 
-    @cached_property
+    @_made_once
     def checkpointer(self) -> Checkpointer:
         """What signs the audit log now and then."""
         from uploadguard.ledger.checkpoints import Checkpointer
@@ -153,11 +182,13 @@ class Ledger:
 
     def chores(self, alarm: Callable[[Alarm], None]) -> Sequence[Chore]:
         """What must be done now and then, by at least one process of each host: seconds between, and a function."""
+        from uploadguard.ledger.missing_reports import MissingReports
         from uploadguard.ledger.queue_watch import QueueWatch
 
         found: list[Chore] = [
             (2.0, partial(drain_spool, self.database, self.spool, self.plan)),
             (60.0, QueueWatch(self.database, self.settings.ledger.max_open_cases, alarm).run),
+            (300.0, MissingReports(self.database, self.plan).run),
         ]
         if self.settings.ledger.signing_key_file is not None:
             found.append((30.0, self.checkpointer.run_if_due))

@@ -223,7 +223,7 @@ class Outbox:
             row = _locked(connection, task_id)
             state = State(row.state)
             if state not in UNDONE:
-                raise CaseStateError(f"the task {task_id} is {state}: there is nothing to try again")
+                raise CaseStateError(f"task {task_id} is {state}: there is nothing to try again")
             values: dict[str, Any] = {"next_at": now, "alarmed_at": None}
             if state is State.REFUSED:
                 values |= {"state": row.refused_in or State.PENDING.value, "refused_in": None}
@@ -247,7 +247,7 @@ class Outbox:
             state = State(row.state)
             if state is State.FINISHING or state not in UNDONE:
                 what = "being filed" if state is State.FINISHING else str(state)
-                raise CaseStateError(f"the task {task_id} is {what}: it cannot be taken back any more")
+                raise CaseStateError(f"task {task_id} is {what}: it cannot be taken back any more")
             _cancel(connection, row, person.name, datetime.now(UTC), note.strip())
 
     def _info(self, row: Any, now: datetime) -> TaskInfo:

@@ -26,7 +26,7 @@ from uploadguard.ledger.database import Database
 from uploadguard.ledger.spool import Record, Spool, SpoolStatus
 from uploadguard.logs import log
 
-__all__ = ["Recorder", "RecorderStatus", "drain_spool"]
+__all__ = ["Recorder", "RecorderStatus", "drain_spool", "take_records"]
 
 _BATCH: Final = 64
 _RETRY_S: Final = 1.0
@@ -57,7 +57,10 @@ class _Item:
 
 
 class Recorder:
-    """Shared between threads. ``alarm`` is called, from any thread, when recording changes for the worse."""
+    """Shared between threads. ``alarm`` is called, from any thread, when recording changes for the worse.
+
+    ``down`` says why the database could not be used a moment ago.
+    """
 
     def __init__(
         self,
@@ -67,14 +70,17 @@ class Recorder:
         *,
         timeout_s: float,
         alarm: Callable[[Alarm], None],
+        down: str | None = None,
     ) -> None:
         self._work = _Work(database, plan)
+        self._work.down = down
         self._spool = spool
         self._timeout_s = timeout_s
         self._alarm = alarm
         self._state = threading.Lock()
         self._refusing: str | None = None
         self._spooling = False
+        self._damaged = 0
         self._counts: Counter[tuple[datetime, str]] = Counter()
         weakref.finalize(self, self._work.stop).atexit = False
 
@@ -106,7 +112,7 @@ class Recorder:
             if first:
                 self._alarm(Alarm(AlarmKind.NOT_RECORDING, f"uploads are refused: {failure}; and {error}"))
             raise
-        if not self._spooling:
+        if not self._spooling and not self._work.is_stopped:
             self._spooling = True
             self._alarm(Alarm(AlarmKind.SPOOLING, f"decisions go to the spool: {error}"))
 
@@ -129,6 +135,7 @@ class Recorder:
             drained = drain_spool(self._work.database, self._spool, self._work.plan)
             if drained:
                 log.warning("the ledger's database is back; %d decision(s) came from the spool", drained)
+        self._tell_of_damage()
         with self._state:
             counts, self._counts = self._counts, Counter()
         if counts:
@@ -138,6 +145,12 @@ class Recorder:
                 with self._state:
                     self._counts.update(counts)
                 raise
+
+    def _tell_of_damage(self) -> None:
+        before, self._damaged = self._damaged, self._spool.status().damaged
+        if self._damaged > before:
+            text = f"{self._damaged} file(s) in the spool wait for a person: decisions that are not in the database"
+            self._alarm(Alarm(AlarmKind.SET_ASIDE, text, count=self._damaged))
 
     def _look_again(self) -> None:
         try:
@@ -209,6 +222,10 @@ class _Work:
             connection.execute(sa.update(schema.audit_head).values(seq=schema.audit_head.c.seq))
         self.down, self._retry_s = None, _RETRY_S
 
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped
+
     def stop(self) -> None:
         with self._wake:
             self._stopped = True
@@ -259,11 +276,17 @@ class _Work:
 def drain_spool(database: Database, spool: Spool, plan: recording.Plan) -> int:
     """Bring what waits in the spool to the database; returns how many records. Raises :class:`LedgerDownError`."""
 
+    return spool.drain(take_records(database, plan))
+
+
+def take_records(database: Database, plan: recording.Plan) -> Callable[[Sequence[Record]], None]:
+    """What brings records from a spool to the database."""
+
     def take(records: Sequence[Record]) -> None:
         with database.writing() as connection:
             recording.record(connection, records, plan)
 
-    return spool.drain(take)
+    return take
 
 
 def _add_counts(database: Database, counts: Mapping[tuple[datetime, str], int]) -> None:

@@ -147,6 +147,22 @@ class Spool:
             raise failed
         return drained
 
+    def readmit(self, take: Callable[[Sequence[Record]], None]) -> Iterator[tuple[Path, Exception | None]]:
+        """Try once more what was set aside: each file, and why the database still will not take it, if so.
+
+        Raises :class:`~uploadguard.errors.LedgerDownError`. What the disk damaged is not among it.
+        """
+        for path in sorted(self._directory.glob(f"*{_REFUSED}")):
+            try:
+                take([json.loads(path.read_bytes())])
+                path.unlink()
+            except LedgerDownError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the record stays where it is
+                yield path, error
+            else:
+                yield path, None
+
     def close(self) -> None:
         """Let go of the file, so that others can drain it. What is appended after that is let go of at once."""
         with self._lock:
