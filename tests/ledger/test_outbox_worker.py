@@ -499,16 +499,17 @@ def test_a_hanging_action_is_given_up_and_blocks_nothing(database: Database, cap
 
 def test_stopping_is_bounded(database: Database) -> None:
     add_reports(database, 10)
-    go_on, inside = threading.Event(), threading.Event()
+    go_on = threading.Event()
+    begun: list[int] = []
 
     def deliver(task: Task, journal: Journal) -> Receipt:
-        inside.set()
+        begun.append(task.id)
         go_on.wait(60)
         return Receipt()
 
     thread = OutboxThread(worker(database, deliver, stop_s=0.2))
     thread.start()
-    assert inside.wait(30)
+    until(lambda: len(begun) == 2)
     assert thread.stop(30)
     assert not thread.is_running
     # Those not begun are free at once.
