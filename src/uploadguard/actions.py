@@ -73,7 +73,8 @@ class Task:
     repetition by. ``remote_id`` is what the other side called it when it was opened, ``notes`` what the action noted in
     earlier attempts. ``case_id`` is None for what no person decided; ``confirmed_at`` and ``viewed`` are of that
     person: when, and whether anybody looked at the file itself (true only if uploadguard showed it, clear). Times are
-    UTC with zone. ``cancelled`` is set where an opened task was taken back: retract it.
+    UTC with zone. ``cancelled`` is set where an opened task was taken back: retract it, or raise
+    :class:`~uploadguard.errors.RefusedError` if it turns out to be filed already.
     """
 
     id: int

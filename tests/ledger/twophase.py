@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tests.ledger.conftest import made_up_record
 from uploadguard.actions import Journal, Occasion, Receipt, State, Task
-from uploadguard.errors import PostponedError
+from uploadguard.errors import PostponedError, RefusedError
 from uploadguard.ledger import schema
 from uploadguard.ledger.database import Database
 from uploadguard.ledger.recording import Plan, record
@@ -80,11 +80,15 @@ class Destination:
         self.mishap("retract")
         with self.lock:
             self.calls["retract"] += 1
-            known = self.open_reports.pop(remote_id, None) is not None
-            if known:
+            if remote_id in self.finished:
+                answer = "already"
+            elif self.open_reports.pop(remote_id, None) is not None:
                 self.retracted.add(remote_id)
+                answer = "done"
+            else:
+                answer = "unknown"
         self.mishap("retracted")
-        return "done" if known else "unknown"
+        return answer
 
     def expire(self) -> None:
         """Forget all open reports."""
@@ -106,7 +110,8 @@ class TwoPhaseAction:
         remote_id = task.remote_id
         if task.cancelled:
             assert remote_id is not None
-            self.remote.retract(remote_id)
+            if self.remote.retract(remote_id) == "already":
+                raise RefusedError("it was finished already")
             return Receipt(remote_id)
         if task.state is State.PENDING:
             remote_id = self.remote.open(task.key)
