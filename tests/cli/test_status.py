@@ -44,14 +44,14 @@ def test_an_empty_hash_set_is_not_ready(empty: Deployment) -> None:
 
 def test_a_stale_hash_set_is_a_warning(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hash_set_stale" not in run("status").stderr
-    assert json.loads(run("config", "check", "--json").stdout)["warnings"] == []
+    assert "hash_set_stale" not in run("config", "check", "--json").stdout
     monkeypatch.setenv("UPLOADGUARD_HASHSET__STALE_AFTER_H", "0.0000001")
     result = run("status")
     assert result.exit_code == 0, "checks are answered: they queue"
     assert "hash_set_stale" in result.stderr
     checked = run("config", "check", "--json")
     assert checked.exit_code == 0
-    assert "hash_set_stale" in json.loads(checked.stdout)["warnings"][0]
+    assert any("hash_set_stale" in warning for warning in json.loads(checked.stdout)["warnings"])
     assert deployment.path.exists()
 
 
