@@ -28,6 +28,8 @@ __all__ = ["SQLITE_NAME", "Database", "database_url", "open_database"]
 
 SQLITE_NAME = "ledger.db"
 _CONNECT_TIMEOUT_S = 3
+_LEAST_IDLE_MS = 5000
+"""After so long the server ends a transaction whose process stands still, and may hold the lock that all wait for."""
 _POOL = 8
 
 
@@ -145,7 +147,7 @@ def _make_engine(url: str, timeout_s: float) -> Engine:
         connect_args={
             "connect_timeout": max(_CONNECT_TIMEOUT_S, 2),
             "options": f"-c statement_timeout={ms} -c lock_timeout={ms} -c synchronous_commit=on -c timezone=UTC"
-            f" -c idle_in_transaction_session_timeout={ms * 6}",
+            f" -c idle_in_transaction_session_timeout={max(ms, _LEAST_IDLE_MS)}",
             "tcp_user_timeout": ms,
             "keepalives_idle": 30,
             "application_name": "uploadguard",
