@@ -360,7 +360,7 @@ def test_counts_add_up_and_survive_an_outage(setup: Setup) -> None:
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_kills_and_full_disks(database: str, tmp_path: Path) -> None:
     """A small run of the soak; the whole takes minutes."""
-    command = [sys.executable, "-m", "tests.ledger.soak_record", "--database", database, "--stride", "23"]
+    command = [sys.executable, "-m", "tests.ledger.soak_record", "--database", database, "--stride", "41"]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
