@@ -71,9 +71,9 @@ class Commits(GroupCommit[Written]):
 class World:
     """One report, its destination, and workers that take turns."""
 
-    def __init__(self, database: Database, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
+    def __init__(self, database: Database, what_next: Callable[[], str]) -> None:
         self.database = database
-        self.draw = draw
+        self.what_next = what_next
         self.calm = False
         self.dead = False
         self.depth = 0
@@ -98,7 +98,7 @@ class World:
             raise Crashed  # whatever the action does about it, a dead process does nothing more
         if self.calm:
             return
-        what = self.draw(MISHAPS)
+        what = self.what_next()
         if what == CRASH:
             self.dead = True
             raise Crashed
@@ -179,13 +179,18 @@ class Careful(TwoPhaseAction):
 
 
 @settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(events=st.lists(EVENTS, min_size=1, max_size=12), data=st.data())
-def test_finished_at_most_once_and_filed_in_the_end(database: Database, events: list[str], data: st.DataObject) -> None:
-    world = World(database, data.draw)
+@given(
+    events=st.lists(EVENTS, min_size=1, max_size=12),
+    # Drawn before, not as they come: what Hypothesis raises to end an example would pass for an action's fault.
+    mishaps=st.lists(MISHAPS, min_size=15, max_size=60),
+)
+def test_finished_at_most_once_and_filed_in_the_end(database: Database, events: list[str], mishaps: list[str]) -> None:
+    to_come = iter(mishaps)
+    world = World(database, lambda: next(to_come, FINE))
     for event in events:
         if event == "work":
             world.work()
@@ -236,7 +241,7 @@ def assert_audited(database: Database, row: Any) -> None:
 
 @pytest.mark.parametrize("cut", ["open", "opened", "finish", "finished"])
 def test_an_answer_lost_at_each_step(database: Database, cut: str) -> None:
-    world = World(database, lambda _: FINE)
+    world = World(database, lambda: FINE)
     lost: list[str] = []
 
     def mishap(step: str) -> None:
