@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from uploadguard.alarms import Alarm, log_alarm
+from uploadguard.alarms import Alarm
 from uploadguard.check import CheckOrder, CheckRunner, Timings
 from uploadguard.config import Settings
 from uploadguard.errors import NotReadyError, PluginError, UploadguardError
@@ -373,9 +373,8 @@ class Guard:
                 self._plugin_errors[answer.plugin] += 1
 
     def _raise_alarm(self, alarm: Alarm) -> None:
-        log_alarm(alarm)
-        for _, answer in self._plugins.call_each("uploadguard_alarm", alarm=alarm):
-            self._count_plugin_error(answer)
+        for error in self._plugins.raise_alarm(alarm):
+            self._count_plugin_error(error)
 
     def _generation_changed(self, number: int) -> None:
         for _, answer in self._plugins.call_each("uploadguard_generation_changed", generation=number):

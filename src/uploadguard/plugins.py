@@ -14,6 +14,7 @@ import pluggy
 
 from uploadguard import hookspecs
 from uploadguard.actions import Action
+from uploadguard.alarms import Alarm, log_alarm
 from uploadguard.config import Settings
 from uploadguard.config_schema import closest
 from uploadguard.destinations import builtin_actions
@@ -183,6 +184,12 @@ class Plugins:
                 answer = PluginError(name, f"{hook} raised {type(error).__name__}")
                 answer.__cause__ = error
             yield name, answer
+
+    def raise_alarm(self, alarm: Alarm) -> list[PluginError]:
+        """Log an alarm and tell every plugin; returns what those raised."""
+        log_alarm(alarm)
+        answers = [answer for _, answer in self.call_each("uploadguard_alarm", alarm=alarm)]
+        return [answer for answer in answers if isinstance(answer, PluginError)]
 
     def _register(self, name: str, plugin: object) -> None:
         try:
