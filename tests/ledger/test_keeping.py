@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from prometheus_client import REGISTRY
 
 from uploadguard import Context, Guard, NotReadyError, Verdict, hookimpl
 from uploadguard.actions import Occasion, Receipt
@@ -28,6 +29,7 @@ from uploadguard.ledger.people import Person, Role
 from uploadguard.opening import create_hashset
 from uploadguard.plugins import Plugins
 from uploadguard.storage.keys import write_key_file
+from uploadguard.telemetry.outbox import OutboxMetrics
 from uploadguard.testing.picture import picture_bytes, unrelated_picture, variant_bytes
 
 SOMEBODY = Context(uploader="somebody", ip="192.0.2.1", object_id="up-1")
@@ -311,6 +313,18 @@ def test_the_host_can_carry_tasks_out_by_itself(host: MakeSettings) -> None:
         ledger.close()
         wait_for(lambda: len(callbacks.done) == 2)
     assert sorted(callbacks.done) == [("delete", "up-1"), ("report", "up-1")]
+
+
+def test_the_hosts_own_worker_shows_how_the_outbox_stands(host: MakeSettings) -> None:
+    settings = host(outbox={"run": "thread"}, telemetry={"metrics": True})
+
+    def late() -> float | None:
+        return REGISTRY.get_sample_value("uploadguard_outbox_late")
+
+    with Guard(settings, plugins={"callbacks": Callbacks()}) as guard:
+        OutboxMetrics()._metrics["late"].set(-1)
+        guard.check(unrelated_picture())
+        wait_for(lambda: late() == 0)
 
 
 def test_files_of_matches_are_preserved_and_go_into_reports(host: MakeSettings, tmp_path: Path) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from uploadguard.alarms import log_alarm
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.output import echo
-from uploadguard.errors import PluginError
 from uploadguard.ledger.delivery.outcomes import Ending
 from uploadguard.logs import log
 
@@ -31,16 +29,14 @@ def run_worker(ledger: Ledger, *, once: bool, threads: int | None) -> Exit:
     """Run a worker until a signal comes, or ``once``; then say how many tasks ended how."""
 
     def alarm(one: Alarm) -> None:
-        log_alarm(one)
-        for _, answer in ledger.plugins.call_each("uploadguard_alarm", alarm=one):
-            if isinstance(answer, PluginError):
-                log.error("%s", answer)
+        for error in ledger.plugins.raise_alarm(one):
+            log.error("%s", error)
 
     progress = _Progress()
     worker: OutboxWorker = ledger.worker(
         alarm,
         threads=threads,
-        watcher=_watchers(ledger, progress),
+        watcher=progress.set_status,
         chores=[*ledger.chores(alarm), (_SHOW_S, lambda: progress.show(worker.endings))],
     )
     with _stopped_by_signals() as stop, progress:
@@ -56,20 +52,6 @@ def run_worker(ledger: Ledger, *, once: bool, threads: int | None) -> Exit:
 
 
 _TOLD = (Ending.FILED, Ending.POSTPONED, Ending.REFUSED, Ending.CANCELLED)
-
-
-def _watchers(ledger: Ledger, progress: _Progress) -> Callable[[OutboxStatus], None]:
-    if not ledger.settings.telemetry.metrics:
-        return progress.set_status
-    from uploadguard.telemetry.outbox import OutboxMetrics
-
-    metrics = OutboxMetrics()
-
-    def both(status: OutboxStatus) -> None:
-        progress.set_status(status)
-        metrics.show(status)
-
-    return both
 
 
 @contextmanager

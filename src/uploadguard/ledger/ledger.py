@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from uploadguard.ledger.cases import Cases
     from uploadguard.ledger.checkpoints import Checkpointer
     from uploadguard.ledger.evidence import EvidenceRoom
-    from uploadguard.ledger.outbox import Outbox
+    from uploadguard.ledger.outbox import Outbox, OutboxStatus
     from uploadguard.ledger.outbox_worker import OutboxWorker
     from uploadguard.ledger.vault import Vault
     from uploadguard.plugins import Plugins
@@ -160,11 +160,16 @@ class Ledger:
         return Checkpointer(self.database, self.settings)
 
     def worker(
-        self, alarm: Callable[[Alarm], None] | None = None, *, threads: int | None = None, **options: Any
+        self,
+        alarm: Callable[[Alarm], None] | None = None,
+        *,
+        threads: int | None = None,
+        watcher: Callable[[OutboxStatus], None] | None = None,
+        chores: Sequence[Chore] = (),
     ) -> OutboxWorker:
         """A worker that carries tasks out, ``threads`` at once in place of what the settings say.
 
-        Further ``options`` are those of :class:`OutboxWorker`.
+        It sets the outbox's metrics, where ``telemetry.metrics`` is on. The rest is as for :class:`OutboxWorker`.
         """
         from uploadguard.ledger.outbox_worker import OutboxWorker
 
@@ -177,8 +182,23 @@ class Ledger:
             settings,
             evidence=self.evidence.for_action if self.vault is not None else None,
             alarm=alarm,
-            **options,
+            watcher=self._watcher(watcher),
+            chores=chores,
         )
+
+    def _watcher(self, other: Callable[[OutboxStatus], None] | None) -> Callable[[OutboxStatus], None] | None:
+        if not self.settings.telemetry.metrics:
+            return other
+        from uploadguard.telemetry.outbox import OutboxMetrics
+
+        metrics = OutboxMetrics()
+
+        def both(status: OutboxStatus) -> None:
+            metrics.show(status)
+            if other is not None:
+                other(status)
+
+        return both
 
     def chores(self, alarm: Callable[[Alarm], None]) -> Sequence[Chore]:
         """What must be done now and then, by at least one process of each host: seconds between, and a function."""

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from uploadguard.alarms import Alarm
-from uploadguard.errors import ConfigError
 from uploadguard.hookspecs import hookimpl
 from uploadguard.models import Decision, Verdict
+from uploadguard.telemetry.registry import registered
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -29,13 +29,10 @@ _PREFIX = "uploadguard"
 _MAX_MEDIA_TYPES = 64
 """Plugins may sniff what they like; labels must stay few."""
 
-_REGISTERED: dict[int, dict[str, Any]] = {}
-"""The metrics by registry: several Guards of one process share them."""
-
 _OPEN: dict[int, list[Metrics]] = {}
 """By registry, those whose Guard is open, the latest last: it sets what there is one of."""
 
-_REGISTERING = threading.Lock()
+_OPENING = threading.Lock()
 
 
 class Metrics:
@@ -45,19 +42,9 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        try:
-            import prometheus_client
-        except ImportError as error:
-            raise ConfigError(
-                "telemetry.metrics needs the prometheus-client package: pip install 'uploadguard[metrics]'"
-            ) from error
-        if registry is None:
-            registry = prometheus_client.REGISTRY
-        with _REGISTERING:
-            self._metrics = _REGISTERED.get(id(registry)) or _register(prometheus_client, registry)
-            _REGISTERED[id(registry)] = self._metrics
-            self._open = _OPEN.setdefault(id(registry), [])
-        self._registry = registry  # keeps the id taken
+        self._registry, self._metrics = registered(registry, _register)
+        with _OPENING:
+            self._open = _OPEN.setdefault(id(self._registry), [])
         self._guard: Guard | None = None
         self._counting = threading.Lock()
         self._counted: dict[tuple[str, str], int] = {}
@@ -68,7 +55,7 @@ class Metrics:
     def uploadguard_startup(self, guard: Guard) -> None:
         """Show what is loaded before the first check."""
         self._guard = guard
-        with _REGISTERING:
+        with _OPENING:
             self._open.append(self)
         self._set_from_status()
 
@@ -77,7 +64,7 @@ class Metrics:
         """Count what happened since the last decision. What is shown from now on is another open Guard's, if any."""
         self._set_from_status()
         self._guard = None
-        with _REGISTERING:
+        with _OPENING:
             self._open.remove(self)
             others = tuple(self._open)
         if others:

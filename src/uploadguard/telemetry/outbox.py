@@ -5,10 +5,9 @@ All workers of one outbox show the same values, those of its database: over seve
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
-from uploadguard.errors import ConfigError
+from uploadguard.telemetry.registry import registered
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from uploadguard.ledger.outbox import OutboxStatus
 
 __all__ = ["OutboxMetrics"]
-
-_REGISTERED: dict[int, dict[str, Any]] = {}
-_REGISTERING = threading.Lock()
 
 
 class OutboxMetrics:
@@ -29,18 +25,7 @@ class OutboxMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        try:
-            import prometheus_client
-        except ImportError as error:
-            raise ConfigError(
-                "telemetry.metrics needs the prometheus-client package: pip install 'uploadguard[metrics]'"
-            ) from error
-        if registry is None:
-            registry = prometheus_client.REGISTRY
-        with _REGISTERING:
-            self._metrics = _REGISTERED.get(id(registry)) or _register(prometheus_client, registry)
-            _REGISTERED[id(registry)] = self._metrics
-        self._registry = registry  # keeps the id taken
+        self._registry, self._metrics = registered(registry, _register)
         self._shown: set[tuple[str, str]] = set()
 
     def show(self, status: OutboxStatus) -> None:
