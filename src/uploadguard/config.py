@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import Field, PrivateAttr, Strict, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from uploadguard.config_hosts import SafetySettings, ServeSettings, WebSettings
 from uploadguard.config_ledger import ConsoleSettings, EvidenceSettings, LedgerSettings, OutboxSettings
 from uploadguard.config_problems import config_error, cross_checks, problems_of, rule_problems
 from uploadguard.config_schema import Key, Shown
@@ -50,6 +51,7 @@ _SIGNAL = Key("signal type", "pdq")
 _LIST = Key("list", "my-list")
 _TENANT = Key("tenant", "example")
 _ACTION = Key("action", "example")
+_MATCHER = Key("matcher", "example")
 
 
 class EncryptionSettings(Section):
@@ -213,6 +215,11 @@ class RuleSettings(Section):
         default=None, examples=[31], description="Widest Hamming distance that is a match, inclusive, in bits."
     )
     report: Flag | None = Field(default=None, examples=[False], description="Whether a match makes a report due.")
+    shadow: Flag | None = Field(
+        default=None,
+        examples=[True],
+        description="Whether a match is only recorded: what it would call for is in the decision's shadow verdict.",
+    )
 
 
 class ListRuleSettings(RuleSettings):
@@ -279,6 +286,9 @@ class FailureSettings(Section):
     )
     signal_failed: FailureVerdict = Field(default="queue", description="A signal type raised while hashing.")
     plugin_failed: FailureVerdict = Field(default="queue", description="A plugin raised, or broke its contract.")
+    matcher_failed: FailureVerdict = Field(
+        default="queue", description="A match service gave no answer that can be relied on; see on_failure in matchers."
+    )
 
 
 class TenantPolicySettings(Section):
@@ -315,6 +325,11 @@ class PolicySettings(TenantPolicySettings):
         default=("sha256",),
         description="Digests whose match on an allow-list clears an upload. Leave out md5 and sha1: two different "
         "files can be made with one value.",
+    )
+    shadow: Flag = Field(
+        default=False,
+        description="Whether to act on nothing: every upload is allowed, and the decision's shadow verdict says what "
+        "it would have been. For trying a deployment out.",
     )
 
 
@@ -408,6 +423,10 @@ class Settings(BaseSettings):
     actions: Annotated[Frozen[Frozen[Any]], _ACTION] = NO_KEYS
     evidence: EvidenceSettings = Field(default_factory=EvidenceSettings)
     console: ConsoleSettings = Field(default_factory=ConsoleSettings)
+    matchers: Annotated[Frozen[Frozen[Any]], _MATCHER] = NO_KEYS
+    safety: SafetySettings = Field(default_factory=SafetySettings)
+    web: WebSettings = Field(default_factory=WebSettings)
+    serve: ServeSettings = Field(default_factory=ServeSettings)
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
@@ -483,9 +502,10 @@ class Settings(BaseSettings):
             tenants={name: tenant.policy.rules() for name, tenant in self.tenants.items()},
             may_lower=frozenset(self.policy.may_lower),
             allow_digests=frozenset(self.policy.allow_digests),
+            shadow=self.policy.shadow,
         )
 
 
 def _rule(settings: RuleSettings) -> Rule:
     verdict = Verdict.from_label(settings.verdict) if settings.verdict is not None else None
-    return Rule(verdict, settings.max_distance_bits, settings.report)
+    return Rule(verdict, settings.max_distance_bits, settings.report, settings.shadow)

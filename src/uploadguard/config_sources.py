@@ -187,12 +187,12 @@ def _resolve_paths(values: dict[str, Any], model: type[BaseModel], directory: Pa
             value = table.get(setting.path[-1], setting.default)
             if isinstance(value, str | Path) and str(value):
                 table[setting.path[-1]] = directory / value
-    _resolve_action_paths(values, directory)
+    for kind in ("actions", "matchers"):
+        _resolve_free_paths(values.get(kind), directory)
 
 
-def _resolve_action_paths(values: dict[str, Any], directory: Path) -> None:
-    """The same in the tables of ``[actions]``, which plugins describe: for ``path`` and what ends in ``_file``."""
-    tables = values.get("actions")
+def _resolve_free_paths(tables: object, directory: Path) -> None:
+    """The same in tables that plugins describe: for ``path`` and what ends in ``_file``."""
     waiting = list(tables.values()) if isinstance(tables, dict) else []
     while waiting:
         table = waiting.pop()

@@ -30,6 +30,8 @@
     |   |-- RefusedError       an action will not be carried out as it is: a person must look
     |   `-- LeaseLostError     another worker has taken the task over
     |-- WebhookError           a webhook was not signed by who has the secret, or not now
+    |-- MatcherError           a match service gave no answer that can be relied on
+    |-- ServiceError           the service did not answer a client, or refused its request
     |-- PluginError            a plugin raised or broke its contract; names the plugin
     `-- UploadRefused          only from ``Decision.raise_for_verdict()``
 
@@ -61,6 +63,7 @@ __all__ = [
     "ListError",
     "ListFormatError",
     "ManifestError",
+    "MatcherError",
     "MediaReadError",
     "NotPermittedError",
     "NotReadyError",
@@ -70,6 +73,7 @@ __all__ = [
     "RefusedError",
     "SandboxError",
     "SegmentError",
+    "ServiceError",
     "ShrunkListError",
     "UnknownListError",
     "UnknownRecordError",
@@ -230,6 +234,19 @@ class LeaseLostError(ActionError):
 
 class WebhookError(UploadguardError):
     """A webhook came that was not signed by who has the secret, or not now. For its receiver: answer 401."""
+
+
+class MatcherError(UploadguardError):
+    """A match service gave no answer that can be relied on. Its message is one sentence, without hash or payload."""
+
+
+class ServiceError(UploadguardError):
+    """The service did not answer a client, or refused its request. ``status`` is the HTTP status, if there was one."""
+
+    def __init__(self, reason: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class PluginError(UploadguardError):

@@ -162,6 +162,15 @@ class Guard:
         return not self._closed and not refusing and self._can_answer(self._serving.current())
 
     @property
+    def max_at_once(self) -> int | None:
+        """How many checks there can be, at work or waiting for a worker; those beyond are not decoded (``overloaded``).
+
+        None where uploads are decoded in this process: nothing waits then. For adapters, which refuse an upload before
+        they read its body.
+        """
+        return self._sandbox.max_at_once if self._sandbox is not None else None
+
+    @property
     def settings(self) -> Settings:
         """The settings this Guard was opened with."""
         return self._settings

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from uploadguard.alarms import Alarm
     from uploadguard.guard import Guard
     from uploadguard.lists.base import ListReader
+    from uploadguard.matchers import Matcher
     from uploadguard.media.base import Decoder
     from uploadguard.models import Context, Decision, Verdict
     from uploadguard.signals.base import SignalType
@@ -65,6 +66,15 @@ def uploadguard_actions(tables: Mapping[str, Mapping[str, Any]]) -> Sequence[Act
 
 
 @hookspec
+def uploadguard_matchers(tables: Mapping[str, Mapping[str, Any]]) -> Sequence[Matcher]:  # type: ignore[empty-body]
+    """Match services to be asked beside the local hash set. Names must be unique.
+
+    ``tables`` are the configuration's ``[matchers.NAME]``, by name, each with a ``kind``, as for
+    ``uploadguard_actions``: a plugin makes a matcher of each table of its own kinds, named as the table.
+    """
+
+
+@hookspec
 def uploadguard_alarm(alarm: Alarm) -> None:
     """Told of what an operator must look at: a report that is late or refused, too many open cases, a broken spool."""
 
@@ -81,6 +91,14 @@ def uploadguard_evidence_key() -> bytes | None:
 @hookspec
 def uploadguard_decision_made(decision: Decision, context: Context) -> None:
     """Told of every decision, after it is final. An observer that raises is counted and logged, and changes nothing."""
+
+
+@hookspec
+def uploadguard_decision_revised(decision: Decision, context: Context) -> None:
+    """Told when a match service's late answer changed a verdict: ``decision.revises`` is the earlier one's reference.
+
+    Whoever serves the upload by now must stop. Told at least once: again where the process ended in the middle.
+    """
 
 
 @hookspec

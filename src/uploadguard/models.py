@@ -78,6 +78,7 @@ class FailureCode(enum.StrEnum):
     FRAMES_SAMPLED = "frames_sampled"
     SIGNAL_FAILED = "signal_failed"
     PLUGIN_FAILED = "plugin_failed"
+    MATCHER_FAILED = "matcher_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +174,15 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One thing that could not be inspected. ``detail`` is one sentence for the operator and holds no payload."""
+    """One thing that could not be inspected. ``detail`` is one sentence for the operator and holds no payload.
+
+    ``matcher`` names the match service that failed, where one did.
+    """
 
     code: FailureCode
     detail: str
     frame: int | None = None
+    matcher: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +215,11 @@ class Decision:
     ``reasons`` are stable codes, the weightiest first. ``report_due`` says that a rule asks for a report.
     ``reference`` is a random name for this decision that may be shown to an uploader. ``timings_ms`` is wall-clock
     milliseconds by stage; stages that ran side by side overlap, ``total`` is the whole check.
+
+    ``shadow`` is the verdict that there would have been without shadow mode; None where none is in force or it would
+    have been the same. ``pending`` names the match services whose answer is still to come
+    (:func:`~uploadguard.hookspecs.uploadguard_decision_revised`); ``revises`` is the reference of the decision that
+    this one, made when the answer was there, takes the place of.
     """
 
     verdict: Verdict
@@ -222,6 +232,9 @@ class Decision:
     report_due: bool = False
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     reference: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    shadow: Verdict | None = None
+    pending: tuple[str, ...] = ()
+    revises: str | None = None
 
     def __repr__(self) -> str:
         return f"Decision({self.verdict.label}, reference={self.reference})"
@@ -245,9 +258,15 @@ class Decision:
             "report_due": self.report_due,
             "generation": self.generation,
             "matches": [match.to_dict() for match in self.matches],
-            "failures": [{"code": f.code.value, "detail": f.detail, "frame": f.frame} for f in self.failures],
+            "failures": [
+                {"code": f.code.value, "detail": f.detail, "frame": f.frame, "matcher": f.matcher}
+                for f in self.failures
+            ],
             "media": self.media.to_dict(),
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
+            "shadow": self.shadow.label if self.shadow is not None else None,
+            "pending": list(self.pending),
+            "revises": self.revises,
         }
         if include_hashes:
             record["hashes"] = [

@@ -6,7 +6,7 @@ are called plugin by plugin, so that one that raises is named and never takes an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,6 +22,7 @@ from uploadguard.errors import ConfigError, PluginError
 from uploadguard.hookspecs import PROJECT, hookimpl
 from uploadguard.lists import BUILTIN_READERS
 from uploadguard.lists.base import ListReader
+from uploadguard.matchers import Matcher
 from uploadguard.media import BUILTIN_DECODERS
 from uploadguard.media.base import Decoder
 from uploadguard.signals.base import SignalType
@@ -115,7 +116,15 @@ class Plugins:
             Action,  # type: ignore[type-abstract]
             tables=settings.actions,
         )
-        self._require_actions()
+        self.matchers: dict[str, Matcher] = self._collect_named(
+            "uploadguard_matchers",
+            Matcher,  # type: ignore[type-abstract]
+            tables=settings.matchers,
+        )
+        self._require_made(
+            "actions", self.actions, "built in are file, webhook and xarf, and a plugin's must be in plugins"
+        )
+        self._require_made("matchers", self.matchers, "the plugin that makes them must be in plugins")
         by_plugin = list(self._collect("uploadguard_decoders", Decoder))  # type: ignore[type-abstract]
         builtin = [decoder for plugin, decoder in by_plugin if plugin == "builtin"]
         self.decoders: tuple[Decoder, ...] = (
@@ -205,17 +214,17 @@ class Plugins:
         if unknown:
             raise PluginError(name, f"implements {unknown[0]}, which is not a hook of this version")
 
-    def _require_actions(self) -> None:
-        """Refuse a table of ``[actions]`` that no plugin made an action of."""
-        unmade = [name for name in self._settings.actions if name not in self.actions]
+    def _require_made(self, section: str, made: Collection[str], where: str) -> None:
+        """Refuse a free table that no plugin made anything of."""
+        tables = getattr(self._settings, section)
+        unmade = [name for name in tables if name not in made]
         if unmade:
             raise self._settings.error(
                 (
-                    ("actions", name, "kind"),
-                    "no plugin makes actions of this kind; built in are file, webhook and xarf, and a plugin's must be "
-                    "in plugins"
-                    if "kind" in self._settings.actions[name]
-                    else "is missing: what kind of action is it?",
+                    (section, name, "kind"),
+                    f"no plugin makes {section} of this kind; {where}"
+                    if "kind" in tables[name]
+                    else f"is missing: what kind of {section[:-1]} is it?",
                 )
                 for name in unmade
             )

@@ -63,6 +63,7 @@ DEFAULT_FAILURE_VERDICTS: Final[Mapping[FailureCode, Verdict]] = MappingProxyTyp
         FailureCode.FRAMES_SAMPLED: Verdict.NOT_SCANNED,
         FailureCode.SIGNAL_FAILED: Verdict.QUEUE,
         FailureCode.PLUGIN_FAILED: Verdict.QUEUE,
+        FailureCode.MATCHER_FAILED: Verdict.QUEUE,
     }
 )
 """What a failure means where no setting says otherwise. Nothing fails open."""
@@ -92,6 +93,7 @@ class Rule:
     verdict: Verdict | None = None
     max_distance_bits: int | None = None
     report: bool | None = None
+    shadow: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ class Policy:
 
     ``signal_types`` is keyed by name. ``may_lower`` names the plugins whose answer may lower a verdict.
     ``allow_digests`` names the digests whose match on an allow-list clears an upload: only those for which nobody
-    can make two files with one value, so neither MD5 nor SHA-1.
+    can make two files with one value, so neither MD5 nor SHA-1. ``matcher_failures`` has what the failure of a match
+    service means, for those with a rule of their own. ``shadow``: nothing is acted on (:func:`in_shadow`).
     """
 
     signal_types: Mapping[str, SignalDefaults] = field(default_factory=dict)
@@ -133,9 +136,11 @@ class Policy:
     tenants: Mapping[str, Rules] = field(default_factory=dict)
     may_lower: frozenset[str] = frozenset()
     allow_digests: frozenset[str] = frozenset({"sha256"})
+    matcher_failures: Mapping[str, Verdict] = field(default_factory=dict)
+    shadow: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("signal_types", "tenants"):
+        for name in ("signal_types", "tenants", "matcher_failures"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __repr__(self) -> str:
@@ -160,10 +165,20 @@ class Policy:
         scopes = [("policy", self.rules), *((f"tenants.{name}.policy", rules) for name, rules in self.tenants.items())]
         return tuple(
             sorted(
-                f"{prefix}.failures.{code}"
-                for prefix, rules in scopes
-                for code, verdict in rules.failures.items()
-                if verdict is Verdict.ALLOW and DEFAULT_FAILURE_VERDICTS[code] is not Verdict.ALLOW
+                [
+                    *(
+                        f"{prefix}.failures.{code}"
+                        for prefix, rules in scopes
+                        for code, verdict in rules.failures.items()
+                        if verdict is Verdict.ALLOW and DEFAULT_FAILURE_VERDICTS[code] is not Verdict.ALLOW
+                    ),
+                    *(
+                        f"matchers.{name}.on_failure"
+                        for name, verdict in self.matcher_failures.items()
+                        if verdict is Verdict.ALLOW
+                    ),
+                    *(["policy.shadow"] if self.shadow else []),
+                ]
             )
         )
 
@@ -174,6 +189,7 @@ class ResolvedRule(NamedTuple):
     verdict: Verdict
     max_distance_bits: int | None
     report: bool
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +198,14 @@ class Outcome:
 
     ``reasons`` are stable codes without duplicates, those behind the highest verdict first. ``matches`` are all those
     within their limits, weightiest first; matches that an allow-list cancelled, and the allow-list's own, stay visible.
+    ``shadow`` is what the verdict would be if no rule had ``shadow``, where that is another one.
     """
 
     verdict: Verdict
     reasons: tuple[str, ...] = ()
     matches: tuple[Match, ...] = ()
     report_due: bool = False
+    shadow: Verdict | None = None
 
 
 _CLEAN: Final = Outcome(Verdict.ALLOW)
@@ -222,7 +240,7 @@ def _resolve(
     report: bool | None = _first(rules, "report")
     if report is None:
         report = digest and verdict is not Verdict.ALLOW
-    return ResolvedRule(verdict, limit, report)
+    return ResolvedRule(verdict, limit, report, bool(_first(rules, "shadow")))
 
 
 def _allow_limit(scopes: tuple[Rules, ...], list_name: str, signal_type: str) -> int:
@@ -266,6 +284,7 @@ class _Judged(NamedTuple):
     digest: bool
     verdict: Verdict
     report: bool
+    shadow: bool = False
 
     def weight(self) -> tuple[Any, ...]:
         """Sorts the weightiest match first, whatever order the matches came in."""
@@ -284,10 +303,13 @@ def _judge(match: Match, policy: Policy, scopes: tuple[Rules, ...]) -> _Judged |
     if rule.max_distance_bits is not None and match.distance_bits > rule.max_distance_bits:
         return None
     verdict = rule.verdict if match.variant == _ORIGINAL else min(rule.verdict, Verdict.QUEUE)
-    return _Judged(match, digest, verdict, rule.report)
+    return _Judged(match, digest, verdict, rule.report, rule.shadow)
 
 
-def _failure_verdict(code: FailureCode, scopes: tuple[Rules, ...]) -> Verdict:
+def _failure_verdict(failure: Failure, policy: Policy, scopes: tuple[Rules, ...]) -> Verdict:
+    if failure.matcher is not None and failure.matcher in policy.matcher_failures:
+        return policy.matcher_failures[failure.matcher]
+    code = failure.code
     found = (rules.failures[code] for rules in scopes if code in rules.failures)
     return next(found, DEFAULT_FAILURE_VERDICTS[code])
 
@@ -314,6 +336,8 @@ def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy
       one, known abuse material among them. With 0 bits somebody who can steer a picture's hash onto a reviewed one
       gains nothing, since he could as well have steered it away from every list.
     - Rules for allow-lists have no verdict and no report: both fields are ignored for their matches.
+
+    A match whose rule has ``shadow`` is noted as one whose rule says ALLOW is, and counts in ``shadow`` only.
     """
     if not matches and not failures:
         return _CLEAN
@@ -333,19 +357,23 @@ def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy
         reasons[reason] = max(verdict, reasons.get(reason, Verdict.ALLOW))
 
     report_due = False
-    for match, digest, verdict, report in judged:
+    would_be = Verdict.ALLOW
+    for match, digest, verdict, report, shadow in judged:
         if match.allow:
             continue
         if not digest and (match.frame, match.face) in allowed_frames:
             count(ALLOW_LISTED, Verdict.ALLOW)
             continue
-        count(DIGEST_MATCH if digest else PERCEPTUAL_MATCH, verdict)
-        report_due = report_due or report
+        if shadow:
+            would_be = max(would_be, verdict)
+        count(DIGEST_MATCH if digest else PERCEPTUAL_MATCH, Verdict.ALLOW if shadow else verdict)
+        report_due = report_due or (report and not shadow)
     for failure in failures:
-        count(failure.code.value, _failure_verdict(failure.code, scopes))
+        count(failure.code.value, _failure_verdict(failure, policy, scopes))
 
     ordered = sorted(reasons, key=lambda reason: (-reasons[reason], _REASON_ORDER[reason]))
-    return Outcome(max(reasons.values(), default=Verdict.ALLOW), tuple(ordered), kept, report_due)
+    verdict = max(reasons.values(), default=Verdict.ALLOW)
+    return Outcome(verdict, tuple(ordered), kept, report_due, would_be if would_be > verdict else None)
 
 
 def apply_answers(verdict: Verdict, answers: Mapping[str, Verdict], policy: Policy) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -12,6 +13,9 @@ from uploadguard.threads import Call
 from uploadguard.uploads import UploadBuffer
 
 __all__ = ["StreamingCheck"]
+
+_THREAD_BYTES = 128 * 1024
+"""From how many bytes on digesting takes longer than handing it to a thread: some 0.3 ms."""
 
 
 class StreamingCheck:
@@ -32,6 +36,13 @@ class StreamingCheck:
         if self._buffer is None:
             raise ValueError("the inspection is finished: nothing more can be written")
         self._buffer.write(chunk)
+
+    async def awrite(self, chunk: bytes | memoryview) -> None:
+        """:meth:`write`, a large chunk on a thread, so that the event loop goes on. One at a time, awaited."""
+        if len(chunk) < _THREAD_BYTES:
+            self.write(chunk)
+        else:
+            await asyncio.to_thread(self.write, chunk)
 
     def finish(self) -> Decision:
         """All bytes are in: decide. Raises as :meth:`uploadguard.Guard.check` does."""

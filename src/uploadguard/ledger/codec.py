@@ -75,7 +75,9 @@ def decision_of(record: Mapping[str, Any]) -> Decision:
             for m in record["matches"]
         ),
         failures=tuple(
-            Failure(FailureCode(f["code"]), f["detail"], f["frame"]) for f in record["failures"] if f["code"] in _CODES
+            Failure(FailureCode(f["code"]), f["detail"], f["frame"], f.get("matcher"))
+            for f in record["failures"]
+            if f["code"] in _CODES
         ),
         hashes=tuple(
             Hash(h["signal_type"], bytes.fromhex(h["value"]), h["quality"], h["variant"], h["frame"])
@@ -86,6 +88,9 @@ def decision_of(record: Mapping[str, Any]) -> Decision:
         report_due=record["report_due"],
         timings_ms=record["timings_ms"],
         reference=record["reference"],
+        shadow=Verdict.from_label(record["shadow"]) if record.get("shadow") is not None else None,
+        pending=tuple(record.get("pending", ())),
+        revises=record.get("revises"),
     )
 
 
