@@ -28,6 +28,7 @@ from uploadguard.cli.ledger import ledger
 from uploadguard.cli.lists import lists
 from uploadguard.cli.outbox import outbox
 from uploadguard.cli.output import print_json, problems_of, report_error, report_warning
+from uploadguard.cli.plugin_commands import load_command, packages_by_command
 from uploadguard.cli.state import State
 from uploadguard.cli.status import status
 from uploadguard.cli.update import update
@@ -43,7 +44,22 @@ _OWN_OPTIONS = {
 
 
 class _Program(click.Group):
-    """The group of all commands. No exception gets past it as a traceback, unless ``--debug`` asks for one."""
+    """The group of all commands. No exception gets past it as a traceback, unless ``--debug`` asks for one.
+
+    ``commands`` are the built-in ones; those of plugins come after them, and take no name from them.
+    """
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of that name. Raises :class:`~uploadguard.errors.PluginError` for a plugin's that is broken."""
+        return super().get_command(context, name) or load_command(name)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, those of plugins with their package alone: their texts would have to be imported."""
+        super().format_commands(context, formatter)
+        rows = [(name, package) for name, package in packages_by_command().items() if name not in self.commands]
+        if rows:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl(rows)
 
     def main(
         self,
