@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from uploadguard.errors import PluginError
 from uploadguard.hashset import Generation
+from uploadguard.matching import Asked, Asking, Matching
 from uploadguard.media.inspect import Inspection, inspect_media
 from uploadguard.media.sniff import HEAD_BYTES, sniff
 from uploadguard.models import Context, Decision, Failure, FailureCode, Hash, Match, Media, Verdict
@@ -139,6 +140,7 @@ class CheckRunner:
         sandbox: SandboxedInspector | None,
         policy: Policy,
         plugins: Plugins,
+        matching: Matching,
         digest_pool: Callable[[], Executor | None],
     ) -> None:
         self._digest_signals = tuple(digest_signals)
@@ -147,6 +149,7 @@ class CheckRunner:
         self._sandbox = sandbox
         self._policy = policy
         self._plugins = plugins
+        self._matching = matching
         self._digest_pool = digest_pool
         names = [signal.name for signal in (*digest_signals, *job.signals)]
         self._limits = lru_cache(maxsize=256)(lambda tenant: limits(policy, names, tenant))
@@ -166,20 +169,33 @@ class CheckRunner:
         """Check one upload against one generation. Also returns the errors of plugins that were asked."""
         isolated = self._sandbox is not None and upload.content and not order.overloaded
         inspect = self._inspect_isolated if isolated else self._inspect_in_line
-        digests, inspection = inspect(upload, context, generation, timings, order)
+        asking = self._matching.asking(context, upload.content)
+        asked = Asked()
+        try:
+            digests, inspection = inspect(upload, context, generation, timings, order, asking)
+        except BaseException:
+            asking.abandon()
+            raise
         timings.lap("inspect")
         timings.stages.update(digests.stages)
         if inspection is None or digests.decides:
+            asking.abandon()
             inspection = Inspection(Media(upload.size_bytes), (), (), {})
             found: list[Match] = []
         else:
             timings.stages.update(inspection.timings_ms)
             usable = [h for h in inspection.hashes if (h.quality or 0) >= self._min_quality[h.signal_type]]
+            asking.begin((*digests.hashes, *usable), media=inspection.media)
             found = generation.match(usable, self._limits(self._tenant(context)))
             timings.lap("match")
+            if self._matching:
+                asked = asking.answers(order.cancelled)
+                timings.lap("matchers")
+                if order.cancelled is not None and order.cancelled():
+                    raise CheckCancelled
         decision, errors = self._decide(
             (*digests.hashes, *inspection.hashes),
-            [*digests.matches, *found],
+            [*digests.matches, *found, *asked.matches],
             inspection,
             (
                 *order.failures,
@@ -188,19 +204,55 @@ class CheckRunner:
                     Failure(FailureCode.SIGNAL_FAILED, f"{name} raised {error}")
                     for name, error in upload.digest.failed.items()
                 ),
+                *asked.failures,
             ),
             generation,
             context,
             timings,
         )
-        return decision, errors
+        if asked.pending and decision.verdict is not Verdict.BLOCK:
+            decision = replace(decision, pending=asked.pending)
+        return decision, [*asked.errors, *errors]
+
+    def revise(
+        self, earlier: Decision, context: Context, matches: Sequence[Match], failures: Sequence[Failure], reference: str
+    ) -> Decision | None:
+        """The decision in an earlier one's place, now that a matcher's answer is there; None where it is the same."""
+        outcome = decide(
+            [*earlier.matches, *matches],
+            [*earlier.failures, *failures],
+            self._policy,
+            tenant=self._tenant(context),
+        )
+        if not matches and outcome.verdict <= earlier.verdict:
+            return None
+        verdict = max(outcome.verdict, earlier.verdict)
+        return replace(
+            earlier,
+            verdict=verdict,
+            reasons=tuple(dict.fromkeys((*outcome.reasons, *earlier.reasons))),
+            matches=outcome.matches,
+            failures=(*earlier.failures, *failures),
+            report_due=outcome.report_due or earlier.report_due,
+            timings_ms={},
+            shadow=outcome.shadow,
+            pending=(),
+            revises=earlier.reference,
+            reference=reference,
+        )
 
     def _tenant(self, context: Context) -> str | None:
         """The tenant if it has rules of its own: others share one cache entry."""
         return context.tenant if context.tenant in self._policy.tenants else None
 
     def _inspect_isolated(
-        self, upload: Upload, context: Context, generation: Generation, timings: Timings, order: CheckOrder
+        self,
+        upload: Upload,
+        context: Context,
+        generation: Generation,
+        timings: Timings,
+        order: CheckOrder,
+        asking: Asking,
     ) -> tuple[_DigestResult, Inspection | None]:
         """Digests and inspection, in a worker process. No inspection where the digests decide."""
         assert self._sandbox is not None
@@ -210,7 +262,7 @@ class CheckRunner:
             if not upload.digested and self._digests_overlap(upload.content):
                 inspecting.begin()
                 timings.lap("dispatch")
-            digests = self._digests(upload, context, generation, threading.Event(), order)
+            digests = self._digests(upload, context, generation, threading.Event(), order, asking)
             timings.lap("digests")
             if digests.decides:
                 return digests, None
@@ -225,11 +277,17 @@ class CheckRunner:
         return digests, inspection
 
     def _inspect_in_line(
-        self, upload: Upload, context: Context, generation: Generation, timings: Timings, order: CheckOrder
+        self,
+        upload: Upload,
+        context: Context,
+        generation: Generation,
+        timings: Timings,
+        order: CheckOrder,
+        asking: Asking,
     ) -> tuple[_DigestResult, Inspection | None]:
         """Digests and inspection, in this process. No inspection where the digests stop it."""
         decided = threading.Event()
-        task = self._start_digests(upload, context, generation, decided, order)
+        task = self._start_digests(upload, context, generation, decided, order, asking)
         timings.lap("digests" if task.done() else "dispatch")
         try:
             inspection = self._inspect(upload, _DecodeSource(upload.content or b"", decided, order), order)
@@ -244,18 +302,30 @@ class CheckRunner:
         return self._digest_pool() is not None and sniff(bytes(content[:HEAD_BYTES])) in _STOPPABLE
 
     def _start_digests(
-        self, upload: Upload, context: Context, generation: Generation, decided: threading.Event, order: CheckOrder
+        self,
+        upload: Upload,
+        context: Context,
+        generation: Generation,
+        decided: threading.Event,
+        order: CheckOrder,
+        asking: Asking,
     ) -> Future[_DigestResult]:
         if not upload.digested and upload.size_bytes > _SMALL_BYTES and upload.content is not None:
             pool = self._digest_pool()
             if pool is not None and self._digests_overlap(upload.content):
-                return pool.submit(self._digests, upload, context, generation, decided, order)
+                return pool.submit(self._digests, upload, context, generation, decided, order, asking)
         done: Future[_DigestResult] = Future()
-        done.set_result(self._digests(upload, context, generation, decided, order))
+        done.set_result(self._digests(upload, context, generation, decided, order, asking))
         return done
 
     def _digests(
-        self, upload: Upload, context: Context, generation: Generation, decided: threading.Event, order: CheckOrder
+        self,
+        upload: Upload,
+        context: Context,
+        generation: Generation,
+        decided: threading.Event,
+        order: CheckOrder,
+        asking: Asking,
     ) -> _DigestResult:
         started = time.perf_counter()
         if not upload.digested and upload.content is not None and not _digest(upload.digest, upload.content, order):
@@ -271,6 +341,8 @@ class CheckRunner:
             decides = outcome.verdict is Verdict.BLOCK or _cleared(outcome)
         if decides:
             decided.set()
+        else:
+            asking.begin(hashes)
         stages = {"digests": (hashed - started) * 1e3, "match_digests": (time.perf_counter() - hashed) * 1e3}
         return _DigestResult(hashes, matches, decides, stages=stages)
 

@@ -23,6 +23,7 @@ from uploadguard.config_sources import ENV_CONFIG, Origin, StoredSource, read_en
 from uploadguard.config_toml import KeyPath
 from uploadguard.config_types import NO_KEYS, Flag, Frozen, LimitBits, Section, UniqueNames, Whole
 from uploadguard.errors import ConfigError
+from uploadguard.matchers import Matcher
 from uploadguard.models import FailureCode, Verdict
 from uploadguard.policy import Policy, Rule, Rules, SignalDefaults
 
@@ -488,8 +489,10 @@ class Settings(BaseSettings):
         """The error for what turned out to be wrong with settings: their places, each with a sentence."""
         return config_error([self._origin.problem(path, text) for path, text in problems], self._origin)
 
-    def decision_policy(self, signal_types: Mapping[str, SignalDefaults]) -> Policy:
-        """The policy for these signal types: those that uploads are matched by, keyed by name.
+    def decision_policy(
+        self, signal_types: Mapping[str, SignalDefaults], *, matchers: Iterable[Matcher] = ()
+    ) -> Policy:
+        """The policy for these signal types, those that uploads are matched by, keyed by name; and these matchers.
 
         Raises :class:`~uploadguard.errors.ConfigError` where a rule names another signal type or has a limit that
         its signal type cannot have.
@@ -502,6 +505,7 @@ class Settings(BaseSettings):
             tenants={name: tenant.policy.rules() for name, tenant in self.tenants.items()},
             may_lower=frozenset(self.policy.may_lower),
             allow_digests=frozenset(self.policy.allow_digests),
+            matcher_failures={one.name: one.on_failure for one in matchers if one.on_failure is not None},
             shadow=self.policy.shadow,
         )
 

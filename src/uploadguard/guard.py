@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from uploadguard.hashing import inspection_job, open_sandbox
 from uploadguard.hashset import Generation, Segment, build_segment
 from uploadguard.keeping import open_keeper
 from uploadguard.logs import log
+from uploadguard.matching import Matching
 from uploadguard.models import Context, Decision
 from uploadguard.opening import open_hashset
 from uploadguard.plugins import Plugins
@@ -67,10 +68,12 @@ class Guard:
                     signal.max_distance_bits, signal.length_bytes * 8, digest=isinstance(signal, DigestSignal)
                 )
                 for signal in signals
-            }
+            },
+            matchers=self._plugins.matchers.values(),
         )
         self._fail_open = self._policy.fail_open()
         job = inspection_job(settings, self._plugins)
+        self._matching = _matching(settings, self._plugins, [signal.name for signal in signals])
         self._sandbox = open_sandbox(settings, job, self._plugins)
         self._pools = Pools(settings, self._sandbox)
         self._runner = CheckRunner(
@@ -79,6 +82,7 @@ class Guard:
             sandbox=self._sandbox,
             policy=self._policy,
             plugins=self._plugins,
+            matching=self._matching,
             digest_pool=self._pools.digests,
         )
         self._counts: Counter[str] = Counter()
@@ -108,7 +112,8 @@ class Guard:
         _GUARDS.add(self)
         if self._fail_open:
             log.warning("fail-open settings let uploads through uninspected: %s", ", ".join(self._fail_open))
-        unknown = self._policy.list_names() - {info.name for info in self._serving.loaded.generation.lists}
+        known = {info.name for info in self._serving.loaded.generation.lists} | self._plugins.matchers.keys()
+        unknown = self._policy.list_names() - known
         if unknown:
             log.warning("policy rules name %d list(s) that the hash set does not hold", len(unknown))
         if not self._can_answer(self._serving.loaded):
@@ -274,6 +279,7 @@ class Guard:
         for _, answer in self._plugins.call_each("uploadguard_shutdown", guard=self):
             self._count_plugin_error(answer)
         self._pools.close()
+        self._matching.close()
         if self._sandbox is not None:
             self._sandbox.close()
         if self._keeper is not None:
@@ -292,6 +298,7 @@ class Guard:
         self._counting = threading.Lock()
         self._serving.after_fork()
         self._pools.after_fork()
+        self._matching.after_fork()
         if self._keeper is not None:
             self._keeper.after_fork()
 
@@ -396,6 +403,26 @@ def _context_of(context: Context | None) -> Context:
     if not isinstance(context, Context):
         raise TypeError(f"context must be an uploadguard.Context, not {type(context).__name__}")
     return context
+
+
+def _matching(settings: Settings, plugins: Plugins, signal_types: Sequence[str]) -> Matching:
+    """The match services. Raises :class:`~uploadguard.errors.ConfigError` for one that could never be asked rightly."""
+    matching = Matching(plugins.matchers, signal_types)
+    problems = [
+        (("matchers", name), f"goes by {', '.join(missing)}, which must be in signals.enabled")
+        for name, missing in matching.missing().items()
+    ]
+    late = [matcher for matcher in matching.matchers.values() if matcher.prefetch]
+    if late and not settings.ledger.path:
+        problems += [(("matchers", one.name), "answers later, which needs a ledger: set ledger.path") for one in late]
+    problems += [
+        (("matchers", one.name), "takes the upload itself, which is no longer there when it is to answer later")
+        for one in late
+        if one.takes_content
+    ]
+    if problems:
+        raise settings.error(problems)
+    return matching
 
 
 def _test_segment() -> Segment:

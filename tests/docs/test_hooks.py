@@ -15,7 +15,7 @@ HOOKS = {name: function for name, function in vars(hookspecs).items() if name.st
 
 
 def test_there_are_hooks_and_no_others_in_the_document() -> None:
-    assert len(HOOKS) == 11
+    assert len(HOOKS) == 13
     assert re.findall(r"^## (\w+)$", TEXT, re.MULTILINE) == list(HOOKS)
 
 
