@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from uploadguard.alarms import Alarm
 from uploadguard.check import CheckOrder, CheckRunner, Timings
@@ -24,10 +24,10 @@ from uploadguard.freshness import Freshness
 from uploadguard.guard_status import GuardStatus
 from uploadguard.hashing import inspection_job, open_sandbox
 from uploadguard.hashset import Generation, Segment, build_segment
-from uploadguard.keeping import open_keeper
+from uploadguard.keeping import open_keeper, open_late
 from uploadguard.logs import log
 from uploadguard.matching import Matching
-from uploadguard.models import Context, Decision
+from uploadguard.models import Context, Decision, Failure, Match
 from uploadguard.opening import open_hashset
 from uploadguard.plugins import Plugins
 from uploadguard.policy import SignalDefaults
@@ -41,6 +41,9 @@ from uploadguard.streaming import StreamingCheck
 from uploadguard.testing import testlist
 from uploadguard.threads import Call, Pools
 from uploadguard.uploads import Data, Upload, UploadBuffer, read_upload
+
+if TYPE_CHECKING:
+    from uploadguard.ledger.codec import Recorded
 
 __all__ = ["Guard", "GuardStatus", "StreamingCheck"]
 
@@ -103,6 +106,11 @@ class Guard:
         try:
             self._keeper = (
                 open_keeper(settings, self._plugins, alarm=self._raise_alarm, changed=self.refresh) if record else None
+            )
+            self._late = (
+                open_late(settings, self._matching, weakref.WeakMethod(self._revise))
+                if self._keeper is not None
+                else None
             )
         except UploadguardError:
             self._serving.close()
@@ -279,6 +287,8 @@ class Guard:
         for _, answer in self._plugins.call_each("uploadguard_shutdown", guard=self):
             self._count_plugin_error(answer)
         self._pools.close()
+        if self._late is not None:
+            self._late.close()
         self._matching.close()
         if self._sandbox is not None:
             self._sandbox.close()
@@ -299,6 +309,8 @@ class Guard:
         self._serving.after_fork()
         self._pools.after_fork()
         self._matching.after_fork()
+        if self._late is not None:
+            self._late.after_fork()
         if self._keeper is not None:
             self._keeper.after_fork()
 
@@ -336,6 +348,8 @@ class Guard:
             )
         if self._keeper is not None:
             self._keeper.require()
+        if self._late is not None:
+            self._late.start()
         return served.generation
 
     def _check(self, data: Data, context: Context, call: Call | None = None) -> Decision:
@@ -360,9 +374,24 @@ class Guard:
         decision, errors = self._runner.run(upload, context, generation, timings, order)
         if self._keeper is not None:
             self._keeper.keep(decision, context, upload.content)
+            if decision.pending and self._late is not None:
+                self._late.add(decision, context)
             timings.lap("record")
             decision = replace(decision, timings_ms=timings.finish())
         return self._announce(decision, errors, context)
+
+    def _revise(self, earlier: Recorded, matches: Sequence[Match], failures: Sequence[Failure], reference: str) -> None:
+        """Keep the decision that a late answer makes of an earlier one, and tell of it."""
+        assert self._keeper is not None
+        context = earlier.context
+        decision = self._runner.revise(earlier.decision, context, matches, failures, reference)
+        if decision is None:
+            return
+        self._keeper.keep(decision, context, None)
+        with self._counting:
+            self._failures.update({failure.code.value for failure in failures})
+        for _, answer in self._plugins.call_each("uploadguard_decision_revised", decision=decision, context=context):
+            self._count_plugin_error(answer)
 
     def _order(self, call: Call, read_s: float) -> CheckOrder:
         """A check's time runs from the call, without the reading of its upload."""

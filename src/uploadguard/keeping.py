@@ -9,27 +9,31 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from uploadguard.alarms import Alarm
-from uploadguard.errors import EvidenceError, LedgerDownError, NotRecordedError, UploadguardError
+from uploadguard.errors import EvidenceError, LedgerDownError, NotReadyError, NotRecordedError, UploadguardError
 from uploadguard.logs import log
-from uploadguard.models import Context, Decision, Verdict
+from uploadguard.models import Context, Decision, Failure, Match, Verdict
 
 if TYPE_CHECKING:
     from uploadguard.config import Settings
+    from uploadguard.late import LateChecks, Revise
+    from uploadguard.ledger.codec import Recorded
     from uploadguard.ledger.ledger import Ledger
     from uploadguard.ledger.outbox_worker import OutboxThread
     from uploadguard.ledger.recorder import RecorderStatus
+    from uploadguard.matching import Matching
     from uploadguard.plugins import Plugins
 
 __all__ = ["Keeper", "open_keeper"]
 
 _TEND_S: Final = 1.0
 _SLACK_S: Final = 1.0
+_LATE: Final = "late.db"
 
 
 def open_keeper(
@@ -45,6 +49,25 @@ def open_keeper(
 
     timeout_s = settings.ledger.write_timeout_s + _SLACK_S
     return Keeper(Ledger.open(settings, plugins, timeout_s=timeout_s, needed=False), alarm=alarm, changed=changed)
+
+
+def open_late(settings: Settings, matching: Matching, revise: weakref.WeakMethod[Revise]) -> LateChecks | None:
+    """What asks match services after the upload was answered, where a matcher is to be asked so.
+
+    ``revise`` is a weak reference, so that a Guard that nobody closes can be forgotten. Raises
+    :class:`~uploadguard.errors.NotRecordedError`.
+    """
+    if settings.ledger.path is None or not any(matcher.prefetch for matcher in matching.matchers.values()):
+        return None
+    from uploadguard.late import LateChecks
+
+    def call(earlier: Recorded, matches: Sequence[Match], failures: Sequence[Failure], reference: str) -> None:
+        found = revise()
+        if found is None:
+            raise NotReadyError("the Guard is gone")
+        found(earlier, matches, failures, reference)
+
+    return LateChecks(settings.ledger.path / _LATE, matching, call)
 
 
 class Keeper:

@@ -1,0 +1,201 @@
+"""Match services that answer after the upload was answered: nothing is lost, and what is found is acted on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.matchers import Remote, RemotePlugin, fails, hit
+from tests.test_guard import KINDS
+from uploadguard import Context, Decision, FailureCode, Guard, Verdict, hookimpl
+from uploadguard.config import Settings
+from uploadguard.errors import ConfigError, NotRecordedError
+from uploadguard.hashset import HashSet
+from uploadguard.ledger.database import open_database
+from uploadguard.ledger.ledger import Ledger
+from uploadguard.matchers import Query
+from uploadguard.plugins import Plugins
+from uploadguard.testing import testlist
+from uploadguard.testing.picture import unrelated_picture
+
+
+class Told:
+    """Collects what it is told of."""
+
+    def __init__(self) -> None:
+        self.made: list[Decision] = []
+        self.revised: list[tuple[Decision, Context]] = []
+
+    @hookimpl
+    def uploadguard_decision_made(self, decision: Decision) -> None:
+        self.made.append(decision)
+
+    @hookimpl
+    def uploadguard_decision_revised(self, decision: Decision, context: Context) -> None:
+        self.revised.append((decision, context))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A configuration with a hash set and a ledger; returns its file."""
+    HashSet.create(tmp_path / "hashset").add_list("hotline", testlist.entries(), KINDS)
+    config = tmp_path / "uploadguard.toml"
+    config.write_text('[hashset]\npath = "hashset"\n[ledger]\npath = "ledger"\n')
+    open_database(Settings.load(config), create=True).close()
+    return config
+
+
+def opened(place: Path, remote: Remote, told: Told | None = None, **overrides: Any) -> Guard:
+    plugins: dict[str, object] = {"remote": RemotePlugin(remote)}
+    if told is not None:
+        plugins["told"] = told
+    return Guard.open(place, plugins=plugins, **overrides)
+
+
+def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def waiting(place: Path) -> int:
+    with sqlite3.connect(place.parent / "ledger" / "late.db") as connection:
+        return int(connection.execute("select count(*) from late").fetchone()[0])
+
+
+def test_the_upload_is_answered_at_once_and_the_answer_revises_it(place: Path) -> None:
+    go, told = threading.Event(), Told()
+
+    def later(query: Query) -> list[Any]:
+        assert go.wait(30)
+        return [hit()]
+
+    remote = Remote(later, prefetch=True, deadline_s=30)
+    with opened(place, remote, told) as guard:
+        decision = guard.check(unrelated_picture(), context=Context(uploader="u1", object_id="o1"))
+        assert decision.allowed
+        assert decision.pending == ("remote",)
+        assert waiting(place) == 1
+        go.set()
+        until(lambda: told.revised and waiting(place) == 0)
+    (revised, context) = told.revised[0]
+    assert len(told.revised) == 1
+    assert (revised.verdict, revised.report_due) == (Verdict.BLOCK, True)
+    assert revised.revises == decision.reference != revised.reference
+    assert context.object_id == "o1"
+    assert {item.signal_type for item in remote.queries[0].hashes} == {"md5", "sha1"}
+    ledger = Ledger.open(guard.settings, Plugins(guard.settings))
+    with ledger.database.reading() as connection:
+        rows = connection.exec_driver_sql("select reference, verdict from decisions").all()
+    ledger.close()
+    assert rows == [(revised.reference, "block")]
+
+
+def test_an_answer_of_no_match_changes_nothing(place: Path) -> None:
+    told, remote = Told(), Remote(prefetch=True)
+    with opened(place, remote, told) as guard:
+        assert guard.check(unrelated_picture()).pending == ("remote",)
+        until(lambda: remote.queries and waiting(place) == 0)
+    assert not told.revised
+
+
+def test_what_is_at_hand_is_answered_at_once(place: Path) -> None:
+    remote = Remote(prefetch=True)
+    remote.cached = lambda query: [hit()]
+    with opened(place, remote) as guard:
+        decision = guard.check(unrelated_picture())
+    assert (decision.verdict, decision.pending) == (Verdict.BLOCK, ())
+
+
+def test_one_that_goes_on_failing_has_its_failure_verdict_in_the_end(place: Path) -> None:
+    told = Told()
+    with opened(place, Remote(fails, prefetch=True, retry_s=0.0), told) as guard:
+        assert guard.check(unrelated_picture()).allowed
+        until(lambda: told.revised and waiting(place) == 0)
+    (revised, _) = told.revised[0]
+    assert revised.verdict is Verdict.QUEUE
+    assert [(item.code, item.matcher) for item in revised.failures] == [(FailureCode.MATCHER_FAILED, "remote")]
+
+
+def test_one_that_fails_for_a_while_is_asked_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploadguard.late._FIRST_WAIT_S", 0.01)
+    told, asked = Told(), []
+
+    def at_last(query: Query) -> list[Any]:
+        asked.append(query)
+        return fails(query) if len(asked) < 4 else [hit()]
+
+    with opened(place, Remote(at_last, prefetch=True), told) as guard:
+        guard.check(unrelated_picture())
+        until(lambda: told.revised)
+    assert (len(asked), told.revised[0][0].verdict) == (4, Verdict.BLOCK)
+
+
+def test_what_is_left_when_a_guard_closes_the_next_one_asks(place: Path) -> None:
+    with opened(place, Remote(fails, prefetch=True)) as guard:
+        guard.check(unrelated_picture())
+    assert waiting(place) == 1
+    with sqlite3.connect(place.parent / "ledger" / "late.db") as connection:  # its wait is over
+        connection.execute("update late set next_at = 0")
+    told = Told()
+    with opened(place, Remote(lambda query: [hit()], prefetch=True), told) as guard:
+        assert guard.ready
+        guard.check(b"")  # whoever checks, asks
+        until(lambda: any(item.revises for item, _ in told.revised))
+
+
+def test_nothing_is_lost_when_the_process_is_killed(place: Path) -> None:
+    script = """
+    import os, signal, sys
+    from tests.matchers import Remote, RemotePlugin, never
+    from uploadguard import Guard
+    from uploadguard.testing.picture import unrelated_picture
+    import threading
+    remote = Remote(never(threading.Event()), prefetch=True, deadline_s=0.5)
+    guard = Guard.open(sys.argv[1], plugins={"remote": RemotePlugin(remote)})
+    print(guard.check(unrelated_picture()).reference, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), place],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with sqlite3.connect(place.parent / "ledger" / "late.db") as connection:
+        connection.execute("update late set next_at = 0")  # as if the killed one's lease were over
+    told = Told()
+    with opened(place, Remote(lambda query: [hit()], prefetch=True), told) as guard:
+        guard.check(b"")
+        until(lambda: any(item.revises == done.stdout.strip() for item, _ in told.revised))
+
+
+def test_where_it_cannot_be_kept_the_upload_is_refused(place: Path) -> None:
+    with opened(place, Remote(prefetch=True)) as guard:
+        guard._late.close()  # type: ignore[union-attr]
+        (place.parent / "ledger" / "late.db").unlink()
+        (place.parent / "ledger" / "late.db").mkdir()
+        with pytest.raises(NotRecordedError):
+            guard.check(unrelated_picture())
+
+
+def test_it_needs_a_ledger_and_hashes_to_go_by(place: Path, tmp_path: Path) -> None:
+    plugins = {"remote": RemotePlugin(Remote(prefetch=True))}
+    with pytest.raises(ConfigError, match=r"needs a ledger: set ledger\.path"):
+        Guard.open(hashset=place.parent / "hashset", plugins=plugins)
+    with pytest.raises(ConfigError, match="takes the upload itself"):
+        opened(place, Remote(signal_types=frozenset(), takes_content=True, prefetch=True))
