@@ -66,7 +66,7 @@ def key_of(event: S3Event | BadRecord) -> str:
 
 
 def test_a_record_of_s3_gives_all_that_it_says() -> None:
-    about = {"size": 5, "eTag": '"e7a"', "versionId": "v1", "sequencer": "00ab"}
+    about: dict[str, Any] = {"size": 5, "eTag": '"e7a"', "versionId": "v1", "sequencer": "00ab"}
     assert parse(record("a+b%2Bc%2Fd.jpg", **about)) == (
         S3Event(
             EventKind.CREATED,

@@ -1,4 +1,4 @@
-"""From the bodies of event notifications to typed events: strict about what it relies on, open to what it does not know.
+"""From bodies of event notifications to typed events: strict about what it relies on, open to what it does not know.
 
 The shapes, one in another to a small depth: S3's own ``Records``, the test event, an EventBridge envelope, an SNS
 envelope (its ``Message`` is JSON in a string), an SNS or SQS record as Lambda hands them over.
