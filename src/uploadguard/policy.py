@@ -7,7 +7,7 @@ specific place that sets it. Signal types come in as data (:class:`SignalDefault
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -18,6 +18,7 @@ __all__ = [
     "ALLOW_LISTED",
     "DEFAULT_FAILURE_VERDICTS",
     "DIGEST_MATCH",
+    "LIST_TRIPPED",
     "PERCEPTUAL_MATCH",
     "Outcome",
     "Policy",
@@ -27,13 +28,16 @@ __all__ = [
     "SignalDefaults",
     "apply_answers",
     "decide",
+    "in_shadow",
     "limits",
+    "matched_lists",
     "resolve",
 ]
 
 DIGEST_MATCH: Final = "digest_match"
 PERCEPTUAL_MATCH: Final = "perceptual_match"
 ALLOW_LISTED: Final = "allow_listed"
+LIST_TRIPPED: Final = "list_tripped"
 
 _ORIGINAL: Final = "original"
 
@@ -64,12 +68,13 @@ DEFAULT_FAILURE_VERDICTS: Final[Mapping[FailureCode, Verdict]] = MappingProxyTyp
         FailureCode.SIGNAL_FAILED: Verdict.QUEUE,
         FailureCode.PLUGIN_FAILED: Verdict.QUEUE,
         FailureCode.MATCHER_FAILED: Verdict.QUEUE,
+        FailureCode.CONTENT_UNSEEN: Verdict.NOT_SCANNED,
     }
 )
 """What a failure means where no setting says otherwise. Nothing fails open."""
 
 _REASON_ORDER: Final = {
-    code: place for place, code in enumerate((DIGEST_MATCH, PERCEPTUAL_MATCH, ALLOW_LISTED, *FailureCode))
+    code: place for place, code in enumerate((DIGEST_MATCH, PERCEPTUAL_MATCH, ALLOW_LISTED, LIST_TRIPPED, *FailureCode))
 }
 
 
@@ -285,6 +290,7 @@ class _Judged(NamedTuple):
     verdict: Verdict
     report: bool
     shadow: bool = False
+    held: bool = False
 
     def weight(self) -> tuple[Any, ...]:
         """Sorts the weightiest match first, whatever order the matches came in."""
@@ -293,7 +299,7 @@ class _Judged(NamedTuple):
         return (m.allow, -self.verdict, not self.digest, m.distance_bits, *where)
 
 
-def _judge(match: Match, policy: Policy, scopes: tuple[Rules, ...]) -> _Judged | None:
+def _judge(match: Match, policy: Policy, scopes: tuple[Rules, ...], tripped: Container[str]) -> _Judged | None:
     """The match with what its rule says, or None where it lies beyond its limit."""
     digest = policy.is_digest(match)
     if match.allow:
@@ -303,7 +309,16 @@ def _judge(match: Match, policy: Policy, scopes: tuple[Rules, ...]) -> _Judged |
     if rule.max_distance_bits is not None and match.distance_bits > rule.max_distance_bits:
         return None
     verdict = rule.verdict if match.variant == _ORIGINAL else min(rule.verdict, Verdict.QUEUE)
+    if match.list_name in tripped and (verdict > Verdict.QUEUE or rule.report):
+        return _Judged(match, digest, min(verdict, Verdict.QUEUE), False, rule.shadow, held=True)
     return _Judged(match, digest, verdict, rule.report, rule.shadow)
+
+
+def _allowances(matches: Iterable[Match], policy: Policy) -> tuple[bool, set[tuple[int, str]]]:
+    """What matches of allow-lists clear: the upload as a whole, or else perceptual matches of a frame's face."""
+    allowing = [match for match in matches if match.allow]
+    whole = any(policy.is_digest(match) and match.signal_type in policy.allow_digests for match in allowing)
+    return whole, {(match.frame, match.face) for match in allowing if not policy.is_digest(match)}
 
 
 def _failure_verdict(failure: Failure, policy: Policy, scopes: tuple[Rules, ...]) -> Verdict:
@@ -314,7 +329,14 @@ def _failure_verdict(failure: Failure, policy: Policy, scopes: tuple[Rules, ...]
     return next(found, DEFAULT_FAILURE_VERDICTS[code])
 
 
-def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy, *, tenant: str | None) -> Outcome:
+def decide(
+    matches: Sequence[Match],
+    failures: Sequence[Failure],
+    policy: Policy,
+    *,
+    tenant: str | None,
+    tripped: Container[str] = frozenset(),
+) -> Outcome:
     """The verdict on one upload: the highest of what its matches and failures call for. Order does not matter.
 
     A match beyond its limit is dropped. A match whose rule says ALLOW is noted: it stays visible, with its reason.
@@ -338,18 +360,20 @@ def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy
     - Rules for allow-lists have no verdict and no report: both fields are ignored for their matches.
 
     A match whose rule has ``shadow`` is noted as one whose rule says ALLOW is, and counts in ``shadow`` only.
+
+    ``tripped`` has the lists that match too much to be believed: a match of theirs queues where its rule says BLOCK,
+    and makes no report due.
     """
     if not matches and not failures:
         return _CLEAN
     scopes = policy.scopes(tenant)
-    judged = [one for match in matches if (one := _judge(match, policy, scopes)) is not None]
+    judged = [one for match in matches if (one := _judge(match, policy, scopes, tripped)) is not None]
     judged.sort(key=_Judged.weight)
     kept = tuple(one.match for one in judged)
 
-    allowing = [one for one in judged if one.match.allow]
-    if any(one.digest and one.match.signal_type in policy.allow_digests for one in allowing):
+    allowed, allowed_frames = _allowances(kept, policy)
+    if allowed:
         return Outcome(Verdict.ALLOW, (ALLOW_LISTED,), kept)
-    allowed_frames = {(one.match.frame, one.match.face) for one in allowing if not one.digest}
 
     reasons: dict[str, Verdict] = {}
 
@@ -358,7 +382,7 @@ def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy
 
     report_due = False
     would_be = Verdict.ALLOW
-    for match, digest, verdict, report, shadow in judged:
+    for match, digest, verdict, report, shadow, held in judged:
         if match.allow:
             continue
         if not digest and (match.frame, match.face) in allowed_frames:
@@ -366,7 +390,8 @@ def decide(matches: Sequence[Match], failures: Sequence[Failure], policy: Policy
             continue
         if shadow:
             would_be = max(would_be, verdict)
-        count(DIGEST_MATCH if digest else PERCEPTUAL_MATCH, Verdict.ALLOW if shadow else verdict)
+        for reason in (DIGEST_MATCH if digest else PERCEPTUAL_MATCH, *([LIST_TRIPPED] if held else [])):
+            count(reason, Verdict.ALLOW if shadow else verdict)
         report_due = report_due or (report and not shadow)
     for failure in failures:
         count(failure.code.value, _failure_verdict(failure, policy, scopes))
@@ -383,3 +408,23 @@ def apply_answers(verdict: Verdict, answers: Mapping[str, Verdict], policy: Poli
     """
     counting = [answer for plugin, answer in answers.items() if answer >= verdict or plugin in policy.may_lower]
     return max(counting, default=verdict)
+
+
+def in_shadow(verdict: Verdict, shadow: Verdict | None, policy: Policy) -> tuple[Verdict, Verdict | None]:
+    """The verdict and the shadow verdict of a decision, from what they are but for ``policy.shadow``.
+
+    A shadow verdict that is not above the verdict says nothing, and becomes None.
+    """
+    would_be = max(verdict, shadow if shadow is not None else verdict)
+    answer = Verdict.ALLOW if policy.shadow else verdict
+    return answer, would_be if would_be > answer else None
+
+
+def matched_lists(matches: Sequence[Match], policy: Policy) -> frozenset[str]:
+    """The deny lists among the matches of an outcome, without those whose every match an allow-list cancels."""
+    allowed, allowed_frames = _allowances(matches, policy)
+    return frozenset(
+        match.list_name
+        for match in matches
+        if not (match.allow or allowed) and (policy.is_digest(match) or (match.frame, match.face) not in allowed_frames)
+    )
