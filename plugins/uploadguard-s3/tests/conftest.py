@@ -1,0 +1,48 @@
+"""One real S3-compatible server for all tests, and fresh buckets on it for each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import aioboto3
+import pytest
+from s3_server import S3Server, running_s3
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def isolation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads are decoded in this process: starting workers takes time, and these tests are not about them."""
+    monkeypatch.setenv("UPLOADGUARD_SANDBOX__ISOLATION", "none")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server) -> Callable[[], AbstractAsyncContextManager[Any]]:
+    """``async with s3() as client``: a client of the server. Each test runs a loop of its own, so it opens its own."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Any]:
+        async with aioboto3.Session().client("s3", **s3_server.client_options()) as client:
+            yield client
+
+    return opened
+
+
+@pytest.fixture
+def bucket_name() -> Callable[[str], str]:
+    """A name for a bucket that no other test has."""
+
+    def named(purpose: str) -> str:
+        return f"{purpose}-{next(_NUMBERS)}"
+
+    return named
