@@ -184,6 +184,16 @@ def test_nothing_is_lost_when_the_process_is_killed(place: Path) -> None:
         until(lambda: any(item.revises == done.stdout.strip() for item, _ in told.revised))
 
 
+def test_questions_to_a_service_that_is_configured_no_more_are_not_forgotten_silently(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(place, Remote(fails, prefetch=True)) as guard:
+        guard.check(unrelated_picture())
+    with Guard.open(place):
+        assert "1 answer(s) are still to come" in caplog.text
+    assert waiting(place) == 1
+
+
 def test_where_it_cannot_be_kept_the_upload_is_refused(place: Path) -> None:
     with opened(place, Remote(prefetch=True)) as guard:
         guard._late.close()  # type: ignore[union-attr]

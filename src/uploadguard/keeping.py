@@ -57,7 +57,8 @@ def open_late(settings: Settings, matching: Matching, revise: weakref.WeakMethod
     ``revise`` is a weak reference, so that a Guard that nobody closes can be forgotten. Raises
     :class:`~uploadguard.errors.NotRecordedError`.
     """
-    if settings.ledger.path is None or not any(matcher.prefetch for matcher in matching.matchers.values()):
+    path = settings.ledger.path / _LATE if settings.ledger.path is not None else None
+    if path is None or not (any(one.prefetch for one in matching.matchers.values()) or path.exists()):
         return None
     from uploadguard.late import LateChecks
 
@@ -67,7 +68,7 @@ def open_late(settings: Settings, matching: Matching, revise: weakref.WeakMethod
             raise NotReadyError("the Guard is gone")
         found(earlier, matches, failures, reference)
 
-    return LateChecks(settings.ledger.path / _LATE, matching, call)
+    return LateChecks(path, matching, call)
 
 
 class Keeper:

@@ -77,6 +77,13 @@ class LateChecks:
         self._connection: sqlite3.Connection | None = None
         with self._using() as connection:
             connection.execute(_SCHEMA)
+            waiting = dict(connection.execute("select matcher, count(*) from late group by matcher").fetchall())
+        if orphans := sum(count for name, count in waiting.items() if name not in matching.matchers):
+            log.error(
+                "%d answer(s) are still to come from match services that the configuration no longer names, and will "
+                "not be asked for until it does",
+                orphans,
+            )
 
     def add(self, decision: Decision, context: Context) -> None:
         """Keep that the matchers in ``decision.pending`` are still to be asked; durable when this returns.
