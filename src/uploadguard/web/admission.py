@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uploadguard.guard import Guard
 
 __all__ = ["Admission"]
 
@@ -16,6 +21,12 @@ class Admission:
         self._limit = limit
         self._under_way = 0
         self._counting = threading.Lock()
+
+    @classmethod
+    def of(cls, guard: Guard) -> Admission:
+        """The one that all adapters of this Guard share: as many as it checks at once."""
+        with _MAKING:
+            return _OF_GUARDS.setdefault(guard, cls(guard.max_at_once))
 
     @property
     def under_way(self) -> int:
@@ -33,3 +44,7 @@ class Admission:
         finally:
             with self._counting:
                 self._under_way -= admitted
+
+
+_OF_GUARDS: weakref.WeakKeyDictionary[Guard, Admission] = weakref.WeakKeyDictionary()
+_MAKING = threading.Lock()

@@ -1,0 +1,256 @@
+"""Taking an upload in: limits, the temporary file, the check beside it, and what a queued one needs.
+
+What the asynchronous adapters and the service share. An adapter reads its framework's request; everything else is
+here, so that no two of them answer differently. Nothing here blocks the event loop: writing to disk, digesting more
+than a little, and a host's plain functions run on threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal, Self, TypeAlias, cast
+
+from uploadguard.config_hosts import WebSettings
+from uploadguard.errors import MediaReadError, NotReadyError, NotRecordedError
+from uploadguard.guard import Guard
+from uploadguard.models import Context, Decision, Verdict
+from uploadguard.streaming import StreamingCheck
+from uploadguard.web.admission import Admission
+from uploadguard.web.answers import Answer, Answers
+
+__all__ = [
+    "ArrivingFile",
+    "CheckedFile",
+    "Hold",
+    "Limits",
+    "Queue",
+    "Refused",
+    "admit",
+    "conclude",
+    "decide",
+    "limited",
+]
+
+Hold: TypeAlias = Callable[[Decision, BinaryIO], Awaitable[None] | None]
+"""Keeps a queued upload unserved: gets the decision and the file, at its beginning, before the uploader is answered.
+
+A plain function runs on a thread. The file is closed when it returns. Where it raises, so does the request: nothing
+is answered as received that nobody holds.
+"""
+
+Queue: TypeAlias = Literal["answer", "pass"]
+"""What happens to a request with a queued upload: it is answered in the handler's place, or the handler runs."""
+
+_MEMORY_BYTES = 1 << 20
+"""Up to which size an upload's temporary file is in memory."""
+
+_BATCH_BYTES = 128 * 1024
+"""From how many bytes on they are digested and written on a thread; both take less than going there before that."""
+
+_DIGESTED_AS_IT_ARRIVES_BYTES = 16 << 20
+"""A file that arrives is in memory until it is checked up to this size; a larger one is read from its temporary file
+then. So slow uploads, however large, hold little memory."""
+
+
+class Refused(Exception):
+    """A request that is answered without its handler. Never leaves an adapter."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may bring; all inclusive.
+
+    ``max_fields`` and the sizes of fields are for the parts of a form that are no files. ``timeout_s`` is for the whole
+    body; None waits for ever.
+    """
+
+    max_body_bytes: int
+    max_files: int
+    max_fields: int = 1000
+    max_field_bytes: int = 1 << 20
+    max_fields_bytes: int = 8 << 20
+    timeout_s: float | None = 600.0
+
+    @classmethod
+    def of(cls, settings: WebSettings, **others: Any) -> Self:
+        """Those of the settings, and ``others`` by name."""
+        return cls(settings.max_body_bytes, settings.max_files, **others)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedFile:
+    """A file that arrived and was checked.
+
+    ``file`` is a temporary file, at its beginning, and is gone when the request is over. ``filename`` and
+    ``content_type`` are what the client says: nothing to rely on. ``field`` is the form field's name, empty for a file
+    that is the whole body.
+    """
+
+    decision: Decision
+    file: BinaryIO
+    filename: str | None
+    content_type: str | None
+    field: str
+    size_bytes: int
+
+    def __repr__(self) -> str:
+        return f"CheckedFile({self.decision!r}, {self.size_bytes} bytes)"
+
+
+@contextmanager
+def admit(guard: Guard, answers: Answers, limits: Limits, content_length: str | None) -> Iterator[None]:
+    """A place for one request, before its body is read: to be held until its uploads are decided.
+
+    ``content_length`` is the header, if there is one. Raises :class:`Refused`.
+    """
+    if content_length is not None and content_length.isascii() and content_length.isdigit():
+        digits = content_length.lstrip("0")
+        if len(digits) > 18 or int(digits or "0") > limits.max_body_bytes:
+            raise Refused(answers.too_large())
+    if not guard.ready:
+        raise Refused(answers.busy())
+    with Admission.of(guard).enter() as admitted:
+        if not admitted:
+            raise Refused(answers.busy())
+        yield
+
+
+async def limited(chunks: AsyncIterator[bytes], limits: Limits, answers: Answers) -> AsyncGenerator[bytes, None]:
+    """The chunks of a body, as long as they are within the limits. Raises :class:`Refused`, and what they raise."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + limits.timeout_s if limits.timeout_s is not None else None
+    size_bytes = 0
+    while True:
+        try:
+            async with asyncio.timeout_at(until):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise Refused(answers.timed_out()) from None
+        if chunk is None:
+            return
+        size_bytes += len(chunk)
+        if size_bytes > limits.max_body_bytes:
+            raise Refused(answers.too_large())
+        yield chunk
+
+
+class ArrivingFile:
+    """A file while it arrives: written to a temporary file, and digested. One call at a time.
+
+    Ends with :meth:`check`, whose result owns the temporary file, or with :meth:`drop`.
+    """
+
+    def __init__(self, guard: Guard | None, context: Context | None = None) -> None:
+        """Without a Guard it is only kept."""
+        self._guard = guard
+        self._context = context
+        self._streaming: StreamingCheck | None = guard.inspect(context) if guard is not None else None
+        self._file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES))  # noqa: SIM115
+        self._closing = threading.Lock()
+        self._pending = bytearray()
+        self.size_bytes = 0
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """The next bytes."""
+        self._pending += data
+        self.size_bytes += len(data)
+        if len(self._pending) >= _BATCH_BYTES:
+            await asyncio.to_thread(self._take, self._swap())
+
+    async def rewind(self) -> BinaryIO:
+        """The temporary file, whole and at its beginning."""
+        await self._on_thread_if_large(self._complete, self._swap())
+        return self._file
+
+    async def check(self) -> Decision:
+        """All bytes are in: decide. Raises as :meth:`uploadguard.Guard.check` does."""
+        assert self._guard is not None, "a file that is only kept is not checked"
+        await self.rewind()
+        streaming, self._streaming = self._streaming, None
+        if streaming is not None:
+            return await streaming.afinish()
+        return await self._guard.acheck(self._file, context=self._context)
+
+    def drop(self) -> None:
+        """Let go of everything, now or as soon as the thread that is writing has ended. May be called again."""
+        self._streaming = None
+        if self.size_bytes <= _MEMORY_BYTES and self._closing.acquire(blocking=False):
+            try:
+                self._file.close()
+            finally:
+                self._closing.release()
+        else:  # not awaited: where a task is cancelled, nothing is
+            asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    def _swap(self) -> bytearray:
+        pending, self._pending = self._pending, bytearray()
+        return pending
+
+    async def _on_thread_if_large(self, work: Callable[[bytearray], None], pending: bytearray) -> None:
+        if self.size_bytes > _MEMORY_BYTES:
+            await asyncio.to_thread(work, pending)
+        else:
+            work(pending)
+
+    def _take(self, pending: bytearray) -> None:
+        with self._closing:
+            if self._file.closed:
+                return
+            self._file.write(pending)
+            streaming = self._streaming
+            if streaming is not None:
+                if self.size_bytes > _DIGESTED_AS_IT_ARRIVES_BYTES:
+                    self._streaming = None
+                else:
+                    streaming.write(memoryview(pending))
+
+    def _complete(self, pending: bytearray) -> None:
+        if pending:
+            self._take(pending)
+        with self._closing:
+            if not self._file.closed:
+                self._file.seek(0)
+
+    def _close(self) -> None:
+        with self._closing:
+            self._file.close()
+
+
+async def decide(arrived: Sequence[ArrivingFile], answers: Answers) -> list[Decision]:
+    """Check what arrived, one after the other. Raises :class:`Refused` where an upload cannot be checked now."""
+    try:
+        return [await file.check() for file in arrived]
+    except (NotReadyError, NotRecordedError, MediaReadError) as error:
+        raise Refused(answers.of_error(error)) from error
+
+
+async def conclude(files: Sequence[CheckedFile], answers: Answers, hold: Hold | None, queue: Queue) -> Answer | None:
+    """The answer in the handler's place, after queued uploads were given to ``hold``; None where the handler runs."""
+    decisions = [file.decision for file in files]
+    worst = answers.worst(decisions)
+    if worst is not None and answers.verdict(worst) is Verdict.QUEUE:
+        if queue == "pass":
+            return None
+        for file in files:
+            if hold is not None and answers.verdict(file.decision) is Verdict.QUEUE:
+                await _call_hold(hold, file)
+    return answers.of(decisions)
+
+
+async def _call_hold(hold: Hold, file: CheckedFile) -> None:
+    if inspect.iscoroutinefunction(hold) or inspect.iscoroutinefunction(getattr(hold, "__call__", None)):  # noqa: B004
+        result: Awaitable[None] | None = hold(file.decision, file.file)
+    else:
+        result = await asyncio.to_thread(hold, file.decision, file.file)
+    if result is not None:
+        await result
