@@ -151,7 +151,8 @@ class CheckRunner:
         self._plugins = plugins
         self._matching = matching
         self._digest_pool = digest_pool
-        names = [signal.name for signal in (*digest_signals, *job.signals)]
+        self._lengths = {signal.name: signal.length_bytes for signal in (*digest_signals, *job.signals)}
+        names = [*self._lengths]
         self._limits = lru_cache(maxsize=256)(lambda tenant: limits(policy, names, tenant))
 
     def new_digest(self) -> MultiDigest:
@@ -213,6 +214,53 @@ class CheckRunner:
         if asked.pending and decision.verdict is not Verdict.BLOCK:
             decision = replace(decision, pending=asked.pending)
         return decision, [*asked.errors, *errors]
+
+    def run_hashes(
+        self,
+        hashes: Sequence[Hash],
+        context: Context,
+        generation: Generation,
+        timings: Timings,
+        order: CheckOrder,
+    ) -> tuple[Decision, list[PluginError]]:
+        """As :meth:`run` for hashes of a file that is not here. Raises ``ValueError`` for one that cannot be used."""
+        for item in hashes:
+            self._require_usable(item)
+        usable = [h for h in hashes if (h.quality or 0) >= self._min_quality.get(h.signal_type, 0)]
+        asking = self._matching.asking(context, None, only_hashes=True)
+        asking.begin(usable)
+        found = generation.match(usable, self._limits(self._tenant(context)))
+        timings.lap("match")
+        asked = asking.answers()
+        if self._matching:
+            timings.lap("matchers")
+        failures = [Failure(FailureCode.CONTENT_UNSEEN, "only hashes that the host sent were looked up")]
+        if len(usable) < len(hashes):
+            failures.append(Failure(FailureCode.LOW_QUALITY, "a hash of too low quality was not looked up"))
+        decision, errors = self._decide(
+            tuple(hashes),
+            [*found, *asked.matches],
+            Inspection(Media(0), (), (), {}),
+            (*order.failures, *failures, *asked.failures),
+            generation,
+            context,
+            timings,
+        )
+        if asked.pending and decision.verdict is not Verdict.BLOCK:
+            decision = replace(decision, pending=asked.pending)
+        return decision, [*asked.errors, *errors]
+
+    def _require_usable(self, item: Hash) -> None:
+        """Raise ``ValueError`` where a hash could never match, or does not say how far it can be relied on."""
+        length_bytes = self._lengths.get(item.signal_type)
+        if length_bytes is None:
+            raise ValueError(f"checks use {', '.join(self._lengths)} (signals.enabled), not {item.signal_type!r:.60}")
+        if len(item.value) != length_bytes:
+            raise ValueError(f"a hash of {item.signal_type} has {length_bytes} bytes, not {len(item.value)}")
+        if item.quality is None and self._min_quality.get(item.signal_type):
+            raise ValueError(f"a hash of {item.signal_type} needs its quality, 0 to 100")
+        if item.quality is not None and not 0 <= item.quality <= 100:
+            raise ValueError("a hash's quality is 0 to 100")
 
     def revise(
         self, earlier: Decision, context: Context, matches: Sequence[Match], failures: Sequence[Failure], reference: str

@@ -290,6 +290,9 @@ class FailureSettings(Section):
     matcher_failed: FailureVerdict = Field(
         default="queue", description="A match service gave no answer that can be relied on; see on_failure in matchers."
     )
+    content_unseen: FailureVerdict = Field(
+        default="not_scanned", description="Only hashes that the host sent were looked up; the file was not there."
+    )
 
 
 class TenantPolicySettings(Section):

@@ -27,7 +27,7 @@ from uploadguard.hashset import Generation, Segment, build_segment
 from uploadguard.keeping import open_keeper, open_late
 from uploadguard.logs import log
 from uploadguard.matching import Matching
-from uploadguard.models import Context, Decision, Failure, Match
+from uploadguard.models import Context, Decision, Failure, Hash, Match
 from uploadguard.opening import open_hashset
 from uploadguard.plugins import Plugins
 from uploadguard.policy import SignalDefaults
@@ -212,6 +212,22 @@ class Guard:
         """:meth:`check` on a thread of the Guard's, so that the event loop goes on. Cancelling it stops the work."""
         return await self._on_thread(functools.partial(self._check, data, _context_of(context)))
 
+    def check_hashes(self, hashes: Sequence[Hash], *, context: Context | None = None) -> Decision:
+        """Check an upload that is not here by hashes that the host has of it: of signal types in ``signals.enabled``.
+
+        Its decision has the failure ``content_unseen``: nothing of the file was inspected, whatever matched or did
+        not. A perceptual hash needs its ``quality``; only the variants that are given are looked up. Raises
+        ``ValueError`` for a hash that cannot be used, and otherwise as :meth:`check` does.
+        """
+        if not hashes:
+            raise ValueError("no hash to look up")
+        chosen = _context_of(context)
+        generation = self._generation()
+        timings = Timings()
+        order = self._order(Call(time.monotonic()), 0.0)
+        decision, errors = self._runner.run_hashes(hashes, chosen, generation, timings, order)
+        return self._keep(decision, errors, chosen, None, timings)
+
     def inspect(self, context: Context | None = None) -> StreamingCheck:
         """A check of an upload that is still arriving: its digests are computed as the bytes come in."""
         self._generation()
@@ -372,8 +388,18 @@ class Guard:
     ) -> Decision:
         """Decide, keep the decision, and only then tell of it."""
         decision, errors = self._runner.run(upload, context, generation, timings, order)
+        return self._keep(decision, errors, context, upload.content, timings)
+
+    def _keep(
+        self,
+        decision: Decision,
+        errors: list[PluginError],
+        context: Context,
+        content: bytes | memoryview | None,
+        timings: Timings,
+    ) -> Decision:
         if self._keeper is not None:
-            self._keeper.keep(decision, context, upload.content)
+            self._keeper.keep(decision, context, content)
             if decision.pending and self._late is not None:
                 self._late.add(decision, context)
             timings.lap("record")

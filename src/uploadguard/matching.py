@@ -59,9 +59,9 @@ class Matching:
         """By matcher, the signal types that it goes by and that checks do not compute."""
         return {name: missing for name, missing in self._missing.items() if missing}
 
-    def asking(self, context: Context, content: bytes | memoryview | None) -> Asking:
-        """One check's questions."""
-        return Asking(self, context, content)
+    def asking(self, context: Context, content: bytes | memoryview | None, *, only_hashes: bool = False) -> Asking:
+        """One check's questions; with ``only_hashes``, none to those that must have the upload itself."""
+        return Asking(self, context, content, only_hashes=only_hashes)
 
     def submit(self, matcher: Matcher, query: Query, until: float) -> Future[tuple[Match, ...]]:
         """Ask on a thread of the matcher's, of which it has as many as calls it takes at once."""
@@ -92,11 +92,17 @@ class Matching:
 class Asking:
     """The questions of one check: :meth:`begin` where hashes become known, then :meth:`answers`, or :meth:`abandon`."""
 
-    def __init__(self, matching: Matching, context: Context, content: bytes | memoryview | None) -> None:
+    def __init__(
+        self, matching: Matching, context: Context, content: bytes | memoryview | None, *, only_hashes: bool = False
+    ) -> None:
         self._matching = matching
         self._context = context
         self._content = content
-        self._left = dict(matching.matchers)
+        self._left = {
+            name: matcher
+            for name, matcher in matching.matchers.items()
+            if not only_hashes or (matcher.signal_types and not matcher.takes_content)
+        }
         self._waiting: list[_Waiting] = []
         self._found = _Found()
 

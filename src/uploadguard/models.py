@@ -79,6 +79,7 @@ class FailureCode(enum.StrEnum):
     SIGNAL_FAILED = "signal_failed"
     PLUGIN_FAILED = "plugin_failed"
     MATCHER_FAILED = "matcher_failed"
+    CONTENT_UNSEEN = "content_unseen"
 
 
 @dataclass(frozen=True, slots=True)
