@@ -10,6 +10,7 @@ stands here too, so that anybody can see what it is; a test holds the two togeth
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Mapping
 from importlib import resources
@@ -43,11 +44,13 @@ _INK = (255, 244, 214)
 _GROUND = (18, 20, 31)
 
 
+@functools.cache
 def picture_bytes() -> bytes:
     """The test picture: a JPEG of 1200 x 900 px, the same bytes everywhere."""
     return resources.files("uploadguard.testing").joinpath("data", "testpicture.jpg").read_bytes()
 
 
+@functools.cache
 def variant_bytes(name: str) -> bytes:
     """The test picture changed as a re-upload would be; ``name`` is one of :data:`VARIANTS`. Raises ``ValueError``.
 
@@ -76,6 +79,7 @@ def changed_bytes(image: Image.Image, name: str) -> bytes:
     return encode(image, "PNG")
 
 
+@functools.cache
 def unrelated_picture() -> bytes:
     """A JPEG, drawn too and labelled, that neither the test list nor any other holds: to see that it is let through."""
     image = make_photo(_WIDTH, _HEIGHT, seed=2024)
