@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from PIL import Image
+
+from tests.conftest import photo
 from uploadguard import Match, Verdict, hookimpl
 from uploadguard.errors import MatcherError
 from uploadguard.matchers import Matcher, Query
 
 Answer = Callable[[Query], Sequence[Match]]
+
+
+@functools.cache
+def clean() -> bytes:
+    """A small picture that is on no list."""
+    with Image.open(photo("chelsea.png")) as image:
+        out = io.BytesIO()
+        image.convert("RGB").resize((160, 120)).save(out, "JPEG")
+    return out.getvalue()
 
 
 def hit(name: str = "remote", signal_type: str = "md5", *, exact: bool = True) -> Match:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.matchers import Remote, RemotePlugin, fails, hit
+from tests.matchers import Remote, RemotePlugin, clean, fails, hit
 from tests.test_guard import KINDS
 from uploadguard import Context, Decision, FailureCode, Guard, Verdict, hookimpl
 from uploadguard.config import Settings
@@ -27,7 +27,6 @@ from uploadguard.ledger.ledger import Ledger
 from uploadguard.matchers import Query
 from uploadguard.plugins import Plugins
 from uploadguard.testing import testlist
-from uploadguard.testing.picture import unrelated_picture
 
 
 class Told:
@@ -84,7 +83,7 @@ def test_the_upload_is_answered_at_once_and_the_answer_revises_it(place: Path) -
 
     remote = Remote(later, prefetch=True, deadline_s=30)
     with opened(place, remote, told) as guard:
-        decision = guard.check(unrelated_picture(), context=Context(uploader="u1", object_id="o1"))
+        decision = guard.check(clean(), context=Context(uploader="u1", object_id="o1"))
         assert decision.allowed
         assert decision.pending == ("remote",)
         assert waiting(place) == 1
@@ -106,7 +105,7 @@ def test_the_upload_is_answered_at_once_and_the_answer_revises_it(place: Path) -
 def test_an_answer_of_no_match_changes_nothing(place: Path) -> None:
     told, remote = Told(), Remote(prefetch=True)
     with opened(place, remote, told) as guard:
-        assert guard.check(unrelated_picture()).pending == ("remote",)
+        assert guard.check(clean()).pending == ("remote",)
         until(lambda: remote.queries and waiting(place) == 0)
     assert not told.revised
 
@@ -115,14 +114,14 @@ def test_what_is_at_hand_is_answered_at_once(place: Path) -> None:
     remote = Remote(prefetch=True)
     remote.cached = lambda query: [hit()]
     with opened(place, remote) as guard:
-        decision = guard.check(unrelated_picture())
+        decision = guard.check(clean())
     assert (decision.verdict, decision.pending) == (Verdict.BLOCK, ())
 
 
 def test_one_that_goes_on_failing_has_its_failure_verdict_in_the_end(place: Path) -> None:
     told = Told()
     with opened(place, Remote(fails, prefetch=True, retry_s=0.0), told) as guard:
-        assert guard.check(unrelated_picture()).allowed
+        assert guard.check(clean()).allowed
         until(lambda: told.revised and waiting(place) == 0)
     (revised, _) = told.revised[0]
     assert revised.verdict is Verdict.QUEUE
@@ -138,14 +137,14 @@ def test_one_that_fails_for_a_while_is_asked_again(place: Path, monkeypatch: pyt
         return fails(query) if len(asked) < 4 else [hit()]
 
     with opened(place, Remote(at_last, prefetch=True), told) as guard:
-        guard.check(unrelated_picture())
+        guard.check(clean())
         until(lambda: told.revised)
     assert (len(asked), told.revised[0][0].verdict) == (4, Verdict.BLOCK)
 
 
 def test_what_is_left_when_a_guard_closes_the_next_one_asks(place: Path) -> None:
     with opened(place, Remote(fails, prefetch=True)) as guard:
-        guard.check(unrelated_picture())
+        guard.check(clean())
     assert waiting(place) == 1
     with sqlite3.connect(place.parent / "ledger" / "late.db") as connection:  # its wait is over
         connection.execute("update late set next_at = 0")
@@ -159,13 +158,12 @@ def test_what_is_left_when_a_guard_closes_the_next_one_asks(place: Path) -> None
 def test_nothing_is_lost_when_the_process_is_killed(place: Path) -> None:
     script = """
     import os, signal, sys
-    from tests.matchers import Remote, RemotePlugin, never
-    from uploadguard import Guard
-    from uploadguard.testing.picture import unrelated_picture
     import threading
+    from tests.matchers import Remote, RemotePlugin, clean, never
+    from uploadguard import Guard
     remote = Remote(never(threading.Event()), prefetch=True, deadline_s=0.5)
     guard = Guard.open(sys.argv[1], plugins={"remote": RemotePlugin(remote)})
-    print(guard.check(unrelated_picture()).reference, flush=True)
+    print(guard.check(clean()).reference, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run(
@@ -188,7 +186,7 @@ def test_questions_to_a_service_that_is_configured_no_more_are_not_forgotten_sil
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(place, Remote(fails, prefetch=True)) as guard:
-        guard.check(unrelated_picture())
+        guard.check(clean())
     with Guard.open(place):
         assert "1 answer(s) are still to come" in caplog.text
     assert waiting(place) == 1
@@ -200,7 +198,7 @@ def test_where_it_cannot_be_kept_the_upload_is_refused(place: Path) -> None:
         (place.parent / "ledger" / "late.db").unlink()
         (place.parent / "ledger" / "late.db").mkdir()
         with pytest.raises(NotRecordedError):
-            guard.check(unrelated_picture())
+            guard.check(clean())
 
 
 def test_it_needs_a_ledger_and_hashes_to_go_by(place: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.matchers import Answer, Remote, RemotePlugin, breaks, fails, hit, never
+from tests.matchers import Answer, Remote, RemotePlugin, breaks, clean, fails, hit, never
 from tests.test_guard import KINDS, big_jpeg
 from uploadguard import Context, Decision, FailureCode, Guard, Match, Verdict
 from uploadguard.errors import ConfigError
@@ -21,7 +21,7 @@ from uploadguard.hashset import HashSet
 from uploadguard.lists.base import ListEntry
 from uploadguard.matchers import Query
 from uploadguard.testing import testlist
-from uploadguard.testing.picture import picture_bytes, unrelated_picture
+from uploadguard.testing.picture import picture_bytes
 
 
 @pytest.fixture
@@ -39,10 +39,6 @@ def open_guard(hashset: Path) -> Callable[..., Any]:
             yield guard
 
     return opened
-
-
-def clean() -> bytes:
-    return unrelated_picture()
 
 
 def test_a_service_that_knows_the_file_blocks_it(open_guard: Any) -> None:
