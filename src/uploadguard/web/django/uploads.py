@@ -1,0 +1,171 @@
+"""The uploads of one request: what handler, middleware and decorator tell each other, as ``request.uploadguard``."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
+from django.http import HttpResponse
+from django.http.multipartparser import MultiPartParserError
+from django.http.request import UnreadablePostError
+
+from uploadguard.errors import NotReadyError, NotRecordedError, UploadguardError, UploadRefused
+from uploadguard.models import Decision
+from uploadguard.web.answers import Answer
+from uploadguard.web.arriving import Refused
+from uploadguard.web.django.files import check_file, decision_of, keep_decision
+from uploadguard.web.django.host import context_of, get_intake
+from uploadguard.web.intake import Checked
+
+__all__ = ["RequestUploads", "answer_to", "has_form_upload", "is_exempt", "respond", "uploads_of"]
+
+_ATTRIBUTE = "uploadguard"
+_CHUNK_BYTES = 64 * 1024
+
+
+class RequestUploads:
+    """The uploads of one request. Made before its body is read, and known as ``request.uploadguard`` from then on.
+
+    ``early`` is the answer where the body was not read to its end, or a file could not be checked: no decision is to
+    be told then. ``body`` is the upload of a request whose body is the file itself. For one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self.intake = get_intake()
+        self.early: Answer | None = None
+        self.checked: tuple[Checked[UploadedFile], ...] = ()
+        self.body: UploadedFile | None = None
+        self.settled = False
+        self._begun = False
+        self._admitted = ExitStack()  # left, at the latest, when the request is forgotten
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The decisions of the request's files, in the order in which Django lists them."""
+        return tuple(one.decision for one in self.checked)
+
+    def begin(self, request: Any) -> bool:
+        """Whether the body is to be read at all. From here to :meth:`leave` the request counts as under way."""
+        if not self._begun:
+            self._begun = True
+            try:
+                self._admitted.enter_context(self.intake.admit(request.META.get("CONTENT_LENGTH")))
+            except Refused as refused:
+                self.early = refused.answer
+        return self.early is None
+
+    def leave(self) -> None:
+        """The body is read, or will not be."""
+        self._admitted.close()
+
+    def fail(self, error: UploadguardError) -> None:
+        """A file could not be checked."""
+        self.early = self.early or self.intake.answers.of_error(error)
+
+    def fail_too_large(self) -> None:
+        """There are too many files or bytes."""
+        self.early = self.early or self.intake.answers.too_large()
+
+    def fail_broken(self) -> None:
+        """The body ended early, or is no form."""
+        self.early = self.early or self.intake.answers.broken()
+
+    def settle(self, request: Any, *, raw: bool = False) -> Answer | None:
+        """Take the request's body in, if nobody did; the answer in the view's place, None where the view goes on.
+
+        Once for each request: after that it is None. With ``raw`` a body that is no form is the upload itself. Raises
+        what Django does for a form of too many fields, and the like.
+        """
+        if self.settled:
+            return None
+        self.settled = True
+        try:
+            if self.begin(request):
+                if has_form_upload(request):
+                    self._take_form(request)
+                elif raw:
+                    self._take_body(request)
+        except (MultiPartParserError, UnreadablePostError):
+            self.fail_broken()
+        except UploadguardError as error:
+            self.fail(error)
+        finally:
+            self.leave()
+        return self.early or self.intake.settle(self.checked)
+
+    def close(self) -> None:
+        """Let go of a raw body's temporary file; those of a form are closed by Django."""
+        if self.body is not None:
+            self.body.close()
+
+    def _take_form(self, request: Any) -> None:
+        files = [(field, file) for field, found in request.FILES.lists() for file in found]
+        if len(files) > self.intake.limits.max_files:
+            self.fail_too_large()
+        if self.early is not None:  # by the handler, while Django parsed
+            return
+        checked = []
+        for field, file in files:
+            decision = decision_of(file) or check_file(file, context_of(request, file.name))
+            file.seek(0)
+            checked.append(Checked(field, file, decision))
+        self.checked = tuple(checked)
+
+    def _take_body(self, request: Any) -> None:
+        with self.intake.guard.inspect(context_of(request, None)) as check:
+            file = self.body = TemporaryUploadedFile("upload", request.content_type, 0, None)
+            while chunk := request.read(_CHUNK_BYTES):
+                file.size += len(chunk)
+                if file.size > self.intake.limits.max_body_bytes:
+                    self.fail_too_large()
+                    return
+                check.write(chunk)
+                file.write(chunk)
+            if str(file.size) != request.META.get("CONTENT_LENGTH", str(file.size)):
+                self.fail_broken()
+                return
+            decision = check.finish()
+        file.seek(0)
+        keep_decision(file, decision)
+        self.checked = (Checked("", file, decision),)
+
+
+def uploads_of(request: Any) -> RequestUploads:
+    """Those of this request; made now, if they were not."""
+    found: RequestUploads | None = getattr(request, _ATTRIBUTE, None)
+    if found is None:
+        found = RequestUploads()
+        setattr(request, _ATTRIBUTE, found)
+    return found
+
+
+def has_form_upload(request: Any) -> bool:
+    """Whether Django would parse files from this request."""
+    return bool(request.method == "POST" and request.content_type == "multipart/form-data")
+
+
+def answer_to(error: Exception) -> Answer | None:
+    """The answer for what a storage or a check of the view's own raised; None for errors of another kind."""
+    try:
+        answers = get_intake().answers
+    except ImproperlyConfigured:
+        return None
+    if isinstance(error, UploadRefused):
+        return answers.of(error.decision)
+    if isinstance(error, NotReadyError | NotRecordedError):
+        return answers.of_error(error)
+    return None
+
+
+def respond(answer: Answer) -> HttpResponse:
+    """The answer as Django sends it."""
+    return HttpResponse(answer.body, status=answer.status, content_type=answer.media_type, headers=answer.headers)
+
+
+def is_exempt(request: Any) -> bool:
+    """Whether the view that the request goes to is marked by ``uploads_exempt``, and asked for no check itself."""
+    match = getattr(request, "resolver_match", None)
+    exempt = match is not None and getattr(match.func, "uploads_exempt", False)
+    return exempt and not hasattr(request, _ATTRIBUTE)
