@@ -29,6 +29,8 @@ class AlarmKind(enum.StrEnum):
     """The spool holds what the database would not take, or what the disk damaged: `uploadguard ledger readmit`."""
     NOT_RECORDING = "not_recording"
     """Neither database nor spool takes decisions; uploads are refused."""
+    LIST_TRIPPED = "list_tripped"
+    """A hash list matched too much, so that its matches are only queued: `uploadguard lists status`."""
 
 
 @dataclass(frozen=True, slots=True)

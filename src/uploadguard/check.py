@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,7 +22,7 @@ from uploadguard.media.inspect import Inspection, inspect_media
 from uploadguard.media.sniff import HEAD_BYTES, sniff
 from uploadguard.models import Context, Decision, Failure, FailureCode, Hash, Match, Media, Verdict
 from uploadguard.plugins import Plugins
-from uploadguard.policy import ALLOW_LISTED, Outcome, Policy, apply_answers, decide, limits
+from uploadguard.policy import ALLOW_LISTED, Outcome, Policy, apply_answers, decide, in_shadow, limits
 from uploadguard.sandbox.inspector import InspectionCancelled, SandboxedInspector, uninspected
 from uploadguard.sandbox.parts import Job
 from uploadguard.signals.base import DigestSignal
@@ -68,13 +68,15 @@ class CheckOrder:
 
     ``until`` is when its time is over, by :func:`time.monotonic`. ``cancelled`` says whether the answer is no longer
     wanted; None where that cannot be. ``overloaded``: there is no room for decoding it, so only its digests count.
-    ``failures`` are what stands against any check now, whatever is uploaded.
+    ``failures`` are what stands against any check now, whatever is uploaded. ``tripped`` has the lists whose matches
+    are only queued.
     """
 
     until: float = math.inf
     cancelled: Callable[[], bool] | None = None
     overloaded: bool = False
     failures: tuple[Failure, ...] = ()
+    tripped: Container[str] = frozenset()
 
 
 class Timings:
@@ -210,6 +212,7 @@ class CheckRunner:
             generation,
             context,
             timings,
+            order.tripped,
         )
         if asked.pending and decision.verdict is not Verdict.BLOCK:
             decision = replace(decision, pending=asked.pending)
@@ -245,6 +248,7 @@ class CheckRunner:
             generation,
             context,
             timings,
+            order.tripped,
         )
         if asked.pending and decision.verdict is not Verdict.BLOCK:
             decision = replace(decision, pending=asked.pending)
@@ -263,7 +267,14 @@ class CheckRunner:
             raise ValueError("a hash's quality is 0 to 100")
 
     def revise(
-        self, earlier: Decision, context: Context, matches: Sequence[Match], failures: Sequence[Failure], reference: str
+        self,
+        earlier: Decision,
+        context: Context,
+        matches: Sequence[Match],
+        failures: Sequence[Failure],
+        reference: str,
+        *,
+        tripped: Container[str] = frozenset(),
     ) -> Decision | None:
         """The decision in an earlier one's place, now that a matcher's answer is there; None where it is the same."""
         outcome = decide(
@@ -271,19 +282,23 @@ class CheckRunner:
             [*earlier.failures, *failures],
             self._policy,
             tenant=self._tenant(context),
+            tripped=tripped,
         )
-        if not matches and outcome.verdict <= earlier.verdict:
+        before = earlier.verdict
+        if self._policy.shadow and earlier.shadow is not None:
+            before = earlier.shadow
+        if not matches and outcome.verdict <= before:
             return None
-        verdict = max(outcome.verdict, earlier.verdict)
+        verdict, shadow = in_shadow(max(outcome.verdict, before), outcome.shadow, self._policy)
         return replace(
             earlier,
             verdict=verdict,
             reasons=tuple(dict.fromkeys((*outcome.reasons, *earlier.reasons))),
             matches=outcome.matches,
             failures=(*earlier.failures, *failures),
-            report_due=outcome.report_due or earlier.report_due,
+            report_due=(outcome.report_due or earlier.report_due) and not self._policy.shadow,
             timings_ms={},
-            shadow=outcome.shadow,
+            shadow=shadow,
             pending=(),
             revises=earlier.reference,
             reference=reference,
@@ -385,7 +400,7 @@ class CheckRunner:
         matches = generation.match(hashes, self._limits(tenant))
         decides = False
         if matches:
-            outcome = decide(matches, (), self._policy, tenant=tenant)
+            outcome = decide(matches, (), self._policy, tenant=tenant, tripped=order.tripped)
             decides = outcome.verdict is Verdict.BLOCK or _cleared(outcome)
         if decides:
             decided.set()
@@ -417,11 +432,14 @@ class CheckRunner:
         generation: Generation,
         context: Context,
         timings: Timings,
+        tripped: Container[str],
     ) -> tuple[Decision, list[PluginError]]:
         tenant = self._tenant(context)
         failures = (*further, *inspection.failures)
 
-        def decision_of(outcome: Outcome, verdict: Verdict, reasons: tuple[str, ...]) -> Decision:
+        def decision_of(
+            outcome: Outcome, verdict: Verdict, reasons: tuple[str, ...], shadow: Verdict | None
+        ) -> Decision:
             return Decision(
                 verdict=verdict,
                 reasons=reasons,
@@ -430,16 +448,17 @@ class CheckRunner:
                 hashes=hashes,
                 media=inspection.media,
                 generation=generation.number,
-                report_due=outcome.report_due,
+                report_due=outcome.report_due and not self._policy.shadow,
                 timings_ms=timings.finish(),
+                shadow=shadow,
             )
 
-        outcome = decide(matches, failures, self._policy, tenant=tenant)
+        outcome = decide(matches, failures, self._policy, tenant=tenant, tripped=tripped)
         errors: list[PluginError] = []
         verdict, reasons = outcome.verdict, outcome.reasons
         if self._plugins.has("uploadguard_decide"):
             answers: dict[str, Verdict] = {}
-            proposal = decision_of(outcome, verdict, reasons)
+            proposal = decision_of(outcome, verdict, reasons, outcome.shadow)
             for name, answer in self._plugins.call_each("uploadguard_decide", decision=proposal, context=context):
                 if isinstance(answer, PluginError):
                     errors.append(answer)
@@ -448,12 +467,13 @@ class CheckRunner:
                 elif answer is not None:
                     errors.append(PluginError(name, f"uploadguard_decide gave a {type(answer).__name__}"))
             failures += tuple(Failure(FailureCode.PLUGIN_FAILED, str(error)) for error in errors)
-            outcome = decide(matches, failures, self._policy, tenant=tenant)
+            outcome = decide(matches, failures, self._policy, tenant=tenant, tripped=tripped)
             verdict, reasons = apply_answers(outcome.verdict, answers, self._policy), outcome.reasons
             if verdict is not outcome.verdict:
                 reasons = (PLUGIN_VERDICT, *reasons)
+        verdict, shadow = in_shadow(verdict, outcome.shadow, self._policy)
         timings.lap("decide")
-        return decision_of(outcome, verdict, reasons), errors
+        return decision_of(outcome, verdict, reasons, shadow), errors
 
 
 def _digest(digest: MultiDigest, content: bytes | memoryview, order: CheckOrder) -> bool:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from uploadguard.alarms import Alarm
+from uploadguard.breaker import Breaker
 from uploadguard.check import CheckOrder, CheckRunner, Timings
 from uploadguard.config import Settings
 from uploadguard.errors import NotReadyError, PluginError, UploadguardError
@@ -27,8 +28,8 @@ from uploadguard.hashset import Generation, Segment, build_segment
 from uploadguard.keeping import open_keeper, open_late
 from uploadguard.logs import log
 from uploadguard.matching import Matching
-from uploadguard.models import Context, Decision, Failure, Hash, Match
-from uploadguard.opening import open_hashset
+from uploadguard.models import Context, Decision, Failure, Hash, Match, Verdict
+from uploadguard.opening import hashset_keys, open_hashset
 from uploadguard.plugins import Plugins
 from uploadguard.policy import SignalDefaults
 from uploadguard.sandbox.inspector import SandboxStatus
@@ -40,6 +41,7 @@ from uploadguard.signals.pdq import Pdq
 from uploadguard.streaming import StreamingCheck
 from uploadguard.testing import testlist
 from uploadguard.threads import Call, Pools
+from uploadguard.tripped import TrippedFile
 from uploadguard.uploads import Data, Upload, UploadBuffer, read_upload
 
 if TYPE_CHECKING:
@@ -94,6 +96,14 @@ class Guard:
         self._counting = threading.Lock()
         self._closed = False
         hashset = settings.hashset
+        self._breaker = Breaker(
+            TrippedFile(hashset.path, hashset_keys(settings)),
+            settings.safety,
+            self._policy,
+            refresh_s=hashset.refresh_s,
+            counts=record,
+            alarm=self._raise_alarm,
+        )
         self._freshness = Freshness(warn_after_h=hashset.warn_after_h, stale_after_h=hashset.stale_after_h)
         self._serving = Serving(
             open_hashset(settings),
@@ -235,7 +245,9 @@ class Guard:
         return StreamingCheck(buffer, functools.partial(self._finish, _context_of(context)), self._on_thread)
 
     def refresh(self) -> bool:
-        """Look for a new generation of the hash set now. Returns whether one took over."""
+        """Look for a new generation of the hash set now, and at which lists are tripped. Returns whether one took
+        over."""
+        self._breaker.refresh()
         return self._serving.refresh()
 
     def status(self) -> GuardStatus:
@@ -243,6 +255,8 @@ class Guard:
         served = self._serving.current()
         error = self._serving.last_error
         ledger = self._keeper.status() if self._keeper is not None else None
+        deny_lists = [info.name for info in served.generation.lists if info.role == "deny"]
+        tripped = self._breaker.among((*deny_lists, *self._plugins.matchers))
         with self._counting:
             return GuardStatus(
                 ready=self.ready,
@@ -258,6 +272,8 @@ class Guard:
                 stale=self._freshness.is_stale(served.updated_at),
                 sandbox=self._sandbox.status() if self._sandbox is not None else _NOT_ISOLATED,
                 ledger=ledger,
+                tripped=tripped,
+                breaker_error=self._breaker.error,
             )
 
     def prewarm(self) -> SandboxStatus:
@@ -322,6 +338,7 @@ class Guard:
 
     def _after_fork(self) -> None:
         self._counting = threading.Lock()
+        self._breaker.after_fork()
         self._serving.after_fork()
         self._pools.after_fork()
         self._matching.after_fork()
@@ -410,12 +427,17 @@ class Guard:
         """Keep the decision that a late answer makes of an earlier one, and tell of it."""
         assert self._keeper is not None
         context = earlier.context
-        decision = self._runner.revise(earlier.decision, context, matches, failures, reference)
+        decision = self._runner.revise(
+            earlier.decision, context, matches, failures, reference, tripped=self._breaker.tripped()
+        )
         if decision is None:
             return
         self._keeper.keep(decision, context, None)
+        self._breaker.count(decision)
         with self._counting:
             self._failures.update({failure.code.value for failure in failures})
+        if decision.verdict is Verdict.ALLOW:  # nobody has anything to stop: only a rule in shadow was changed
+            return
         for _, answer in self._plugins.call_each("uploadguard_decision_revised", decision=decision, context=context):
             self._count_plugin_error(answer)
 
@@ -423,10 +445,11 @@ class Guard:
         """A check's time runs from the call, without the reading of its upload."""
         until = call.called + read_s + self._settings.sandbox.deadline_s
         stale = self._freshness.judge(self._serving.loaded.updated_at)
-        return CheckOrder(until, call.cancelled, call.overloaded, stale)
+        return CheckOrder(until, call.cancelled, call.overloaded, stale, self._breaker.tripped())
 
     def _announce(self, decision: Decision, errors: list[PluginError], context: Context) -> Decision:
         """Count the decision and tell the observers."""
+        self._breaker.count(decision)
         with self._counting:
             self._counts[decision.verdict.label] += 1
             self._failures.update({failure.code.value for failure in decision.failures})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ class GuardStatus:
     it is not. ``updated_at`` is when a list was last imported or updated, UTC, and ``stale`` whether that was longer
     ago than ``hashset.stale_after_h``; ``oldest_at`` is when the list was that waits longest. ``sandbox`` is how
     uploads are isolated, and how the workers are doing. ``ledger`` is how decisions are kept; None: they are not.
+    ``tripped`` has the lists and match services whose matches are only queued, since they matched too much; where it is
+    not known which do, ``breaker_error`` says why, and all are.
     """
 
     ready: bool
@@ -39,3 +41,5 @@ class GuardStatus:
     stale: bool
     sandbox: SandboxStatus
     ledger: RecorderStatus | None
+    tripped: tuple[str, ...] = field(default=(), repr=False)
+    breaker_error: str | None = None

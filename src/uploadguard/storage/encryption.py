@@ -43,7 +43,7 @@ __all__ = [
     "key_id_of",
 ]
 
-Purpose = Literal["segment", "manifest", "evidence"]
+Purpose = Literal["segment", "manifest", "evidence", "tripped"]
 
 CHUNK_BYTES = 1 << 16
 """What a single entry's look-up decrypts at the least, and a tenth slower to decrypt than larger ones."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from uploadguard.models import FailureCode
-from uploadguard.policy import ALLOW_LISTED, DIGEST_MATCH, PERCEPTUAL_MATCH
+from uploadguard.policy import ALLOW_LISTED, DIGEST_MATCH, LIST_TRIPPED, PERCEPTUAL_MATCH
 
 __all__ = ["DONE", "EVENTS", "OCCASIONS", "PREVIEW_REASONS", "REASONS", "STATES", "STATUSES", "VERDICTS"]
 
@@ -11,6 +11,7 @@ REASONS = {
     DIGEST_MATCH: "the file itself is listed",
     PERCEPTUAL_MATCH: "looks like a listed picture",
     ALLOW_LISTED: "on an allow-list",
+    LIST_TRIPPED: "by a list that matched too much to be believed",
     **{code.value: code.value.replace("_", " ") for code in FailureCode},
 }
 VERDICTS = {"allow": "allowed", "not_scanned": "not scanned", "queue": "queued", "block": "blocked"}
