@@ -1,4 +1,4 @@
-"""The one way in which actions speak HTTP: bounded in time and size, no redirects, every failure classified.
+"""The one way in which actions and matchers speak HTTP: bounded in time and size, no redirects, failures classified.
 
 Errors name a status and what it means, never an address, a header or a body: those may hold secrets and hashes.
 """
@@ -9,19 +9,26 @@ import ipaddress
 import math
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from uploadguard.destinations.deadline import Deadline, deadline
 from uploadguard.errors import ActionError, ConfigError, PostponedError, RefusedError
+from uploadguard.forks import renew_after_fork
 
 if TYPE_CHECKING:
     import httpx
+
+    from uploadguard.destinations.kept import KeptConnections
 
 __all__ = ["Answer", "HttpClient", "check_url", "error_of", "retry_after_s"]
 
@@ -51,11 +58,14 @@ class Answer:
 
 
 class HttpClient:
-    """Sends requests, each over a connection of its own. Thread-safe, and fit to be used on both sides of a fork.
+    """Sends requests. Thread-safe, and fit to be used on both sides of a fork: a child makes its own connections.
 
     ``total_s`` bounds the whole conversation, whatever the other side does. Of an answer's body, ``max_answer_bytes``
     are read. The proxy settings in the environment are honoured. ``basic`` is a user name and a password. Raises
     :class:`~uploadguard.errors.ConfigError` if httpx is not installed.
+
+    Each request has a connection of its own, unless ``keep`` says how many to keep for others: only for requests that
+    may arrive twice, and not through a proxy.
     """
 
     def __init__(
@@ -65,26 +75,37 @@ class HttpClient:
         total_s: float = 60.0,
         max_answer_bytes: int = 1 << 20,
         verify: ssl.SSLContext | None = None,
+        keep: int = 0,
     ) -> None:
         try:
             import httpx
         except ImportError as error:
-            raise ConfigError("reports over HTTP need the httpx package: pip install 'uploadguard[reports]'") from error
+            raise ConfigError("to speak HTTP needs the httpx package: pip install 'uploadguard[reports]'") from error
         self._httpx = httpx
+        self._connect_s = connect_s
         self._total_s = total_s
         self._max_answer_bytes = max_answer_bytes
-        self._client = httpx.Client(
-            verify=verify if verify is not None else ssl.create_default_context(),
-            timeout=httpx.Timeout(total_s, connect=min(connect_s, total_s)),
-            limits=httpx.Limits(max_keepalive_connections=0),
-            follow_redirects=False,
-            # What is packed could unpack to any size.
-            headers={"User-Agent": "uploadguard", "Accept-Encoding": "identity"},
-        )
+        self._verify = verify if verify is not None else ssl.create_default_context()
+        self._keep = keep
+        self._making = threading.Lock()
+        self._clients: _Clients | None = None
+        renew_after_fork(self)
 
     def close(self) -> None:
-        """Free what it holds."""
-        self._client.close()
+        """Free what it holds. It can be used again."""
+        with self._making:
+            clients, self._clients = self._clients, None
+        if clients is not None:
+            clients.single.close()
+            if clients.keeping is not None:
+                clients.keeping.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's connections to the parent."""
+        clients, self._clients = self._clients, None
+        self._making = threading.Lock()
+        if clients is not None and clients.kept is not None:
+            clients.kept.abandon()
 
     def send(
         self,
@@ -96,32 +117,72 @@ class HttpClient:
         basic: tuple[str, str] | None = None,
         data: Mapping[str, str] | None = None,
         files: Mapping[str, Any] | None = None,
+        total_s: float | None = None,
     ) -> Answer:
         """Send one request; the answer, whatever its status. ``data`` and ``files`` are as httpx takes them.
 
-        Raises :class:`~uploadguard.errors.PostponedError` where there was no answer. An answer whose status arrived
-        counts as one, even if its body broke off.
+        ``total_s`` is this request's own bound. Raises :class:`~uploadguard.errors.PostponedError` where there was no
+        answer. An answer whose status arrived counts as one, even if its body broke off.
         """
+        clients = self._made()
+        body: dict[str, Any] = {"content": content, "data": data, "files": files}
+        bound_s = self._total_s if total_s is None else total_s
+        if clients.keeping is None or _is_proxied(url):
+            with deadline(bound_s) as limit:
+                traced = {"trace": _Tracer(limit)}
+                request = clients.single.build_request(method, url, headers=headers, extensions=traced, **body)
+                return self._exchange(clients.single, request, basic, limit, bound_s)
+        now = time.monotonic()
+        bounds = {"until": now + bound_s, "connect_until": now + self._connect_s}
+        request = clients.keeping.build_request(method, url, headers=headers, extensions=bounds, **body)
+        return self._exchange(clients.keeping, request, basic, Deadline(), bound_s)
+
+    def _exchange(
+        self,
+        client: httpx.Client,
+        request: httpx.Request,
+        basic: tuple[str, str] | None,
+        limit: Deadline,
+        bound_s: float,
+    ) -> Answer:
+        try:
+            response = client.send(request, auth=basic, stream=True)
+        except (self._httpx.TransportError, OSError, ValueError) as error:
+            raise self._no_answer(error, limit, bound_s) from None
+        try:
+            found, complete = self._read(response)
+        finally:
+            response.close()
+        return Answer(response.status_code, response.headers, found, complete)
+
+    def _made(self) -> _Clients:
+        """The clients, made when first used, and again in a child."""
+        clients = self._clients
+        if clients is None:
+            with self._making:
+                clients = self._clients = self._clients or self._make()
+        return clients
+
+    def _make(self) -> _Clients:
         httpx = self._httpx
-        with deadline(self._total_s) as limit:
-            request = self._client.build_request(
-                method,
-                url,
-                content=content,
-                headers=headers,
-                data=data,
-                files=files,
-                extensions={"trace": _Tracer(limit)},
-            )
-            try:
-                response = self._client.send(request, auth=basic, stream=True)
-            except (httpx.TransportError, OSError, ValueError) as error:
-                raise self._no_answer(error, limit) from None
-            try:
-                body, complete = self._read(response)
-            finally:
-                response.close()
-        return Answer(response.status_code, response.headers, body, complete)
+        options: dict[str, Any] = {
+            "follow_redirects": False,
+            # What is packed could unpack to any size.
+            "headers": {"User-Agent": "uploadguard", "Accept-Encoding": "identity"},
+            "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        }
+        single = httpx.Client(
+            verify=self._verify,
+            timeout=httpx.Timeout(self._total_s, connect=min(self._connect_s, self._total_s)),
+            limits=httpx.Limits(max_keepalive_connections=0),
+            **options,
+        )
+        if not self._keep:
+            return _Clients(single)
+        from uploadguard.destinations.kept import KeptConnections
+
+        kept = KeptConnections(self._verify, most=self._keep)
+        return _Clients(single, httpx.Client(transport=kept, **options), kept)
 
     def _read(self, response: httpx.Response) -> tuple[bytes, bool]:
         parts: list[bytes] = []
@@ -136,19 +197,28 @@ class HttpClient:
             return b"".join(parts), False
         return b"".join(parts), True
 
-    def _no_answer(self, error: Exception, limit: Deadline) -> PostponedError:
+    def _no_answer(self, error: Exception, limit: Deadline, bound_s: float) -> PostponedError:
         httpx = self._httpx
         if limit.passed:
-            return PostponedError(f"it took longer than {self._total_s:g} s")
+            return PostponedError(f"it took longer than {bound_s:g} s")
         if isinstance(error, httpx.ConnectError) and isinstance(_root(error), ssl.SSLError):
             return PostponedError("no trustworthy connection could be made (TLS)", outage=True)
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
             return PostponedError("no connection could be made", outage=True)
         if isinstance(error, httpx.TimeoutException):
-            return PostponedError(f"it took longer than {self._total_s:g} s")
+            return PostponedError(f"it took longer than {bound_s:g} s")
         if isinstance(error, httpx.RemoteProtocolError):
             return PostponedError("it closed the connection without an answer, or its answer was not HTTP")
         return PostponedError(f"the connection broke ({type(error).__name__})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    """httpx's clients of one process: with a connection for each request, and, if asked for, with kept ones."""
+
+    single: httpx.Client
+    keeping: httpx.Client | None = None
+    kept: KeptConnections | None = None
 
 
 class _Tracer:
@@ -165,6 +235,13 @@ class _Tracer:
                 self._limit.connection = lambda: connection
                 if self._limit.passed:
                     self._limit.expire()
+
+
+def _is_proxied(url: str) -> bool:
+    """Whether the environment has a proxy for it."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    return (parts.scheme in proxies or "all" in proxies) and not proxy_bypass(parts.hostname or "")
 
 
 def _root(error: BaseException) -> BaseException:

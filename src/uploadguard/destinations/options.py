@@ -44,12 +44,14 @@ def plain_error(problems: Iterable[tuple[KeyPath, str]]) -> ConfigError:
     return ConfigError([f"{key_text(path)}: {text}" for path, text in problems])
 
 
-def read_options(model: type[M], name: str, table: Mapping[str, Any], error: OptionsError = plain_error) -> M:
-    """The options in the table ``[actions.NAME]``. Raises :class:`~uploadguard.errors.ConfigError`, without values."""
+def read_options(
+    model: type[M], name: str, table: Mapping[str, Any], error: OptionsError = plain_error, *, section: str = "actions"
+) -> M:
+    """The options in the table ``[SECTION.NAME]``. Raises :class:`~uploadguard.errors.ConfigError`, without values."""
     try:
         return model.model_validate(dict(table))
     except ValidationError as problem:
-        found = [(("actions", name, *path), text) for path, text in sentences_of(problem, model)]
+        found = [((section, name, *path), text) for path, text in sentences_of(problem, model)]
     raise error(found)
 
 
