@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from uploadguard.cli.breaker import print_trips, read_trips, trip_record
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.output import (
     STDIN,
@@ -226,15 +227,21 @@ def status(state: State, as_json: bool) -> Exit:
         code = Exit.ERROR
     infos = hashset.lists()
     built_in = _built_in() if settings.hashset.test_list else None
+    trips = read_trips(settings)
+    if trips is None:
+        code = Exit.ERROR
     if as_json:
         for info in infos:
-            print_json(_record(info, sizes_bytes.get(info.name)))
+            print_json({**_record(info, sizes_bytes.get(info.name)), "tripped": trip_record(trips, info.name)})
         if built_in is not None:
             print_json(built_in)
+        for name in (trips or {}).keys() - {info.name for info in infos}:  # a match service, or a list that is gone
+            print_json({"name": name, "role": None, "tripped": trip_record(trips, name)})
         return code
     if not infos:
         echo("The hash set holds no list. `uploadguard lists add NAME FILE` imports one.")
         if built_in is None:
+            print_trips(trips)
             return code
         echo()
     table = new_table(
@@ -266,6 +273,7 @@ def status(state: State, as_json: bool) -> Exit:
             )
         )
     print_table(table, rows)
+    print_trips(trips)
     return code
 
 
@@ -297,6 +305,7 @@ def _built_in() -> dict[str, Any]:
         "updated": None,
         "source": "built-in",
         "size_bytes": None,
+        "tripped": None,
     }
 
 

@@ -14,6 +14,7 @@ import click
 
 from uploadguard.cli.audit import audit
 from uploadguard.cli.bench import bench
+from uploadguard.cli.breaker import reset
 from uploadguard.cli.cases import cases
 from uploadguard.cli.check import check
 from uploadguard.cli.config import config
@@ -189,7 +190,8 @@ def program(state: State, config_path: Path | None, debug: bool) -> None:
     state.debug = debug
 
 
-lists.add_command(update)
+for _command in (update, reset):
+    lists.add_command(_command)
 for _command in (
     *(init, lists, hashset, check, hash_files, config, status),
     *(cases, outbox, evidence, audit, ledger, console),

@@ -89,6 +89,8 @@ class Metrics:
                 self._child("not_scanned", reason).inc()
         for signal_type in sorted({match.signal_type for match in decision.matches if not match.allow}):
             self._child("matches", signal_type).inc()
+        if decision.shadow is not None:
+            self._child("shadow", decision.shadow.label).inc()
         for stage, ms in decision.timings_ms.items():
             self._child("stage_seconds", stage).observe(ms / 1e3)
         self._set_from_status()
@@ -129,6 +131,7 @@ class Metrics:
         if status.oldest_at is not None:
             self._metrics["oldest"].set(status.oldest_at.timestamp())
         self._metrics["stale"].set(status.stale)
+        self._metrics["lists_tripped"].set(len(status.tripped))
         self._count_up("plugin_errors", status.plugin_errors)
         if status.ledger is not None:
             self._metrics["spool_files"].set(status.ledger.spool.files)
@@ -161,6 +164,7 @@ def _register(prometheus: Any, registry: CollectorRegistry) -> dict[str, Any]:
         "failures": counter("failures", "What could not be inspected, once a decision each.", "code", "verdict"),
         "not_scanned": counter("not_scanned", "Decisions not_scanned, by each of their reasons.", "reason"),
         "matches": counter("matches", "Decisions with a match, by signal type.", "signal_type"),
+        "shadow": counter("shadow", "Decisions that shadow mode changed, by what they would have been.", "verdict"),
         "plugin_errors": counter("plugin_errors", "Hooks that raised or broke their contract.", "plugin"),
         "stage_seconds": prometheus.Histogram(
             f"{_PREFIX}_stage_seconds",
@@ -182,6 +186,9 @@ def _register(prometheus: Any, registry: CollectorRegistry) -> dict[str, Any]:
             "hash_set_oldest_list_timestamp_seconds", "When the list was updated that waits longest.", "livemin"
         ),
         "updated": gauge("hash_set_updated_timestamp_seconds", "When a list was last imported or updated.", "livemin"),
+        "lists_tripped": gauge(
+            "lists_tripped", "Lists and match services that match too much, so that they only queue.", "livemax"
+        ),
         "alarms": counter("alarms", "Alarms that this process raised.", "kind"),
         "spool_files": gauge("spool_files", "Files in the spool: decisions for a database that is down.", "livemax"),
         "ready": gauge("ready", "Whether checks can be answered.", "livemin"),
