@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -20,6 +18,7 @@ from uploadguard.models import Context
 from uploadguard.web.answers import Shape
 from uploadguard.web.arriving import Queue
 from uploadguard.web.intake import Hold, Intake
+from uploadguard.web.opened import OpenedOnce
 
 __all__ = ["Host", "close_guard", "context_of", "get_guard", "get_intake", "read_host"]
 
@@ -73,41 +72,16 @@ def _callable(key: str, value: Any) -> Any:
     return value
 
 
-class _Opened:
-    """The Guard of this process, and what goes with it. A forked child goes on with what was opened before."""
-
-    def __init__(self) -> None:
-        self.found: tuple[Host, Intake] | None = None
-        self.opening = threading.Lock()
-
-    def get(self) -> tuple[Host, Intake]:
-        if (found := self.found) is not None:
-            return found
-        with self.opening:
-            if self.found is None:
-                host = read_host()
-                try:
-                    guard = Guard(host.load_settings())
-                except UploadguardError as error:
-                    raise ImproperlyConfigured(f"uploads cannot be checked: {error}") from error
-                atexit.register(self.close)
-                self.found = host, Intake(guard, hold=host.hold, queue=host.queue, shape=host.shape)
-            return self.found
-
-    def close(self) -> None:
-        with self.opening:
-            found, self.found = self.found, None
-            if found is not None:
-                atexit.unregister(self.close)
-                found[1].guard.close()
-
-    def after_fork(self) -> None:
-        self.opening = threading.Lock()
+def _open() -> tuple[Host, Intake]:
+    host = read_host()
+    try:
+        guard = Guard(host.load_settings())
+    except UploadguardError as error:
+        raise ImproperlyConfigured(f"uploads cannot be checked: {error}") from error
+    return host, Intake(guard, hold=host.hold, queue=host.queue, shape=host.shape)
 
 
-_OPENED = _Opened()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_OPENED.after_fork)
+_OPENED: OpenedOnce[tuple[Host, Intake]] = OpenedOnce(_open, lambda opened: opened[1].guard.close())
 
 
 def get_guard() -> Guard:
