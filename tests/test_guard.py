@@ -273,6 +273,21 @@ def test_a_digest_match_stops_the_decoder_in_the_middle(hashset: Path) -> None:
     assert len(decoder.stopped) <= 1  # stopped in the middle, or before it began
 
 
+def test_an_upload_over_the_limit_that_nobody_read_is_too_large_and_matches_nothing(hashset: Path) -> None:
+    with Guard.open(hashset=hashset, media={"max_file_bytes": 1000}) as guard:
+        with guard.inspect() as inspection:
+            with pytest.raises(ValueError, match="must be read"):
+                inspection.leave_unread(1000)
+            inspection.write(picture_bytes())  # whatever came before counts for nothing
+            inspection.leave_unread(5_000_000)
+            decision = inspection.finish()
+        with pytest.raises(ValueError, match="finished"):
+            inspection.leave_unread(5_000_000)
+    assert [failure.code.value for failure in decision.failures] == ["too_large"]
+    assert (decision.media.size_bytes, decision.hashes, decision.matches) == (5_000_000, (), ())
+    assert decision.verdict is not Verdict.ALLOW
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 def test_a_digest_match_that_is_known_first_needs_no_decoder(hashset: Path, streamed: bool) -> None:
     decoder = WaitingDecoder()

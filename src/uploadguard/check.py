@@ -411,7 +411,8 @@ class CheckRunner:
 
     def _inspect(self, upload: Upload, source: _DecodeSource, order: CheckOrder) -> Inspection:
         if upload.content is None:
-            detail = f"{upload.size_bytes} bytes, over media.max_file_bytes; only its digests were looked up"
+            looked_at = "only its digests were looked up" if upload.digested else "it was not read"
+            detail = f"{upload.size_bytes} bytes, over media.max_file_bytes; {looked_at}"
             failure = Failure(FailureCode.TOO_LARGE, detail)
             return Inspection(Media(upload.size_bytes), (), (failure,), {})
         if order.overloaded:

@@ -44,6 +44,16 @@ class StreamingCheck:
         else:
             await asyncio.to_thread(self.write, chunk)
 
+    def leave_unread(self, size_bytes: int) -> None:
+        """The upload is over ``media.max_file_bytes``, as its store says, and will not be written: it is ``too_large``.
+
+        Without its digests nothing can match. For uploads that lie where reading them takes long. Raises
+        ``ValueError`` for a size within the limit.
+        """
+        if self._buffer is None:
+            raise ValueError("the inspection is finished: nothing more can be said of it")
+        self._buffer.leave_unread(size_bytes)
+
     def finish(self) -> Decision:
         """All bytes are in: decide. Raises as :meth:`uploadguard.Guard.check` does."""
         return self._finish(self._take(), None)

@@ -31,7 +31,7 @@ class Upload:
     """An upload that was read.
 
     ``content`` is None where the upload is over the size limit. ``digest`` has taken in all bytes, or none yet
-    (``digested`` tells), if they are all in ``content``.
+    (``digested`` tells), if they are all in ``content``; none for good where an upload over the limit was not read.
     """
 
     size_bytes: int
@@ -50,6 +50,16 @@ class UploadBuffer:
         self._digest = digest
         self._limit_bytes = limit_bytes
         self._kept: io.BytesIO | None = io.BytesIO()
+        self._unread_bytes: int | None = None
+
+    def leave_unread(self, size_bytes: int) -> None:
+        """The upload has so many bytes, over the limit, and nobody reads them: there will be no digests.
+
+        Raises ``ValueError`` for a size within the limit.
+        """
+        if size_bytes <= self._limit_bytes:
+            raise ValueError("an upload within media.max_file_bytes must be read")
+        self._kept, self._unread_bytes = None, size_bytes
 
     def write(self, chunk: bytes | memoryview) -> None:
         """Take in the next bytes."""
@@ -62,6 +72,8 @@ class UploadBuffer:
 
     def finish(self) -> Upload:
         """The upload; nothing may be written after this."""
+        if self._unread_bytes is not None:
+            return Upload(self._unread_bytes, None, MultiDigest(()), digested=False)
         content = self._kept.getbuffer() if self._kept is not None else None
         return Upload(self._digest.size_bytes, content, self._digest, digested=True)
 
