@@ -10,6 +10,8 @@
     |   |-- ListFormatError    a list file cannot be read as the format it should be
     |   |-- ShrunkListError    a list file is far smaller than the list it would replace
     |   |-- EmptyListError     a list file held no valid entry
+    |   |-- HeldListError      a list or an update goes beyond the bounds of [safety], and stays staged
+    |   |-- StagedListError    what is staged for a list cannot be put in force, or would be lost
     |   `-- UnknownListError   no list of that name
     |-- HashSetError
     |   |-- SegmentError       a segment is truncated, altered or of another version
@@ -57,6 +59,7 @@ __all__ = [
     "HashSetBusyError",
     "HashSetError",
     "HashSetWriteError",
+    "HeldListError",
     "LeaseLostError",
     "LedgerDownError",
     "LedgerError",
@@ -75,6 +78,7 @@ __all__ = [
     "SegmentError",
     "ServiceError",
     "ShrunkListError",
+    "StagedListError",
     "UnknownListError",
     "UnknownRecordError",
     "UploadRefused",
@@ -131,6 +135,23 @@ class EmptyListError(ListError):
 
 class ShrunkListError(ListError):
     """A list file is so much smaller than the list it would replace that something went wrong with it, most likely."""
+
+
+class HeldListError(ListError):
+    """A list or an update goes beyond the bounds of ``[safety]``: it is staged, and the old list stays in force.
+
+    ``reasons`` has one sentence for each bound; ``outcome`` is the :class:`~uploadguard.importing.ListImport` or
+    :class:`~uploadguard.importing.FileUpdate` of what is staged.
+    """
+
+    def __init__(self, reasons: tuple[str, ...], outcome: object = None) -> None:
+        self.reasons = reasons
+        self.outcome = outcome
+        super().__init__(f"it is staged and not in force: {'; '.join(reasons)}")
+
+
+class StagedListError(ListError):
+    """What is staged for a list does not fit it any more, or would be lost to another change."""
 
 
 class UnknownListError(ListError):

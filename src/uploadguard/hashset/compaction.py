@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from uploadguard.errors import HashSetError
 from uploadguard.hashset.directory import COMPACTION_PREFIX, Directory
 from uploadguard.hashset.manifest import Manifest, SegmentRecord
-from uploadguard.hashset.merge import merge_segments
+from uploadguard.hashset.merge import Moved, merge_segments
 from uploadguard.hashset.metadata import ListInfo, SegmentMetadata
 from uploadguard.hashset.segment_writer import Compiling
 from uploadguard.hashset.spool import Spools
 
-__all__ = ["Compaction", "compact_if_due", "compact_list", "is_due", "put_in_place", "tail_to_merge"]
+__all__ = ["Compaction", "compact_if_due", "compact_list", "is_due", "put_in_place", "rewrite_staged", "tail_to_merge"]
 
 _SEGMENTS = 4
 """A delta that makes more of them merges the latest."""
@@ -107,17 +107,53 @@ def _compact(files: Directory, name: str, compiling: Compiling | None = None) ->
             present = manifest.of_list(name)
             if present[: len(records)] != records:
                 raise HashSetError("the list was replaced, removed or rolled back while it was compacted")
-        merged = [files.record(path)]
+        merged, all_moved = [files.record(path)], [moved]
         late = present[len(records) :]
         if late:
             late_path = files.new_segment_path(manifest)
             with files.new_segment(late_path) as output:
-                merge_segments(output, files.open_segments(late), before=moved, spools=spools)
+                _, late_moved = merge_segments(output, files.open_segments(late), before=all_moved, spools=spools)
             merged.append(files.record(late_path))
-        segments = put_in_place(manifest, present, merged)
-        files.write(manifest.compacted(segments), after=stamp)
-
+            all_moved.append(late_moved)
+        changed = manifest.compacted(put_in_place(manifest, present, merged))
+        files.write(_move_staged(files, changed, present, merged, all_moved), after=stamp)
     return info
+
+
+def _move_staged(
+    files: Directory,
+    manifest: Manifest,
+    before: Sequence[SegmentRecord],
+    after: Sequence[SegmentRecord],
+    moved: Sequence[Moved],
+) -> Manifest:
+    """What is staged for a list fits it still, now that its segments are others with the same content."""
+    change = manifest.staged_of(before[0].metadata.list_name)
+    if change is None or change.base != tuple(record.metadata.segment_id for record in before):
+        return manifest
+    segment = _rewrite(files, manifest, change.segment, moved) if change.kind == "update" else change.segment
+    base = tuple(record.metadata.segment_id for record in after)
+    return manifest.stage(change.model_copy(update={"segment": segment, "base": base}))
+
+
+def _rewrite(files: Directory, manifest: Manifest, record: SegmentRecord, moved: Sequence[Moved] = ()) -> SegmentRecord:
+    """A copy of a segment, with its tombstones where the entries are now."""
+    path = files.new_segment_path(manifest)
+    with files.new_segment(path) as output, Spools(files.spool_directory) as spools:
+        merge_segments(output, files.open_segments([record]), before=moved, spools=spools)
+    return files.record(path)
+
+
+def rewrite_staged(files: Directory) -> None:
+    """Encrypt what is staged as the settings have it, or write it plain. Other writers wait meanwhile."""
+    with files.writing() as (manifest, stamp):
+        changed = manifest
+        for change in manifest.staged:
+            if not files.is_as_configured(change.segment):
+                segment = _rewrite(files, manifest, change.segment)
+                changed = changed.stage(change.model_copy(update={"segment": segment}))
+        if changed != manifest:
+            files.write(changed, after=stamp)
 
 
 def put_in_place(manifest: Manifest, old: Sequence[SegmentRecord], new: Sequence[SegmentRecord]) -> list[SegmentRecord]:

@@ -23,7 +23,7 @@ __all__ = ["BucketSkew", "HashSetStats", "ListStats", "SegmentProblem", "Verific
 
 @dataclass(frozen=True, slots=True)
 class SegmentProblem:
-    """A file that is missing or damaged. ``in_force`` is False where only previous generations have it."""
+    """A file that is missing or damaged. ``in_force`` is False where it is of previous generations only, or staged."""
 
     path: Path
     reason: str
@@ -91,7 +91,8 @@ class ListStats:
 class HashSetStats:
     """The hash set: its generation, since when that is in force, and the lists.
 
-    ``previous`` are the generations that can be gone back to; ``previous_bytes`` the files that only these have.
+    ``previous`` are the generations that can be gone back to; ``previous_bytes`` the files that only these have, and
+    ``staged_bytes`` those of changes that wait for their activation.
     """
 
     generation: int
@@ -100,6 +101,7 @@ class HashSetStats:
     size_bytes: int
     previous: tuple[int, ...]
     previous_bytes: int
+    staged_bytes: int
     lists: tuple[ListStats, ...] = field(repr=False)
 
 
@@ -153,6 +155,7 @@ def stats_of(files: Directory, generation: Generation) -> HashSetStats:
     )
     generation.close()
     in_force = {record.file for record in manifest.segments}
+    staged = {change.segment.file for change in manifest.staged}
     kept = manifest.files().values()
     return HashSetStats(
         generation=generation.number,
@@ -160,7 +163,8 @@ def stats_of(files: Directory, generation: Generation) -> HashSetStats:
         age_s=max(0.0, (datetime.now(UTC) - manifest.created_at).total_seconds()),
         size_bytes=sum(record.size_bytes for record in kept if record.file in in_force),
         previous=tuple(previous.generation for previous in manifest.previous),
-        previous_bytes=sum(record.size_bytes for record in kept if record.file not in in_force),
+        previous_bytes=sum(record.size_bytes for record in kept if record.file not in in_force | staged),
+        staged_bytes=sum(change.segment.size_bytes for change in manifest.staged),
         lists=lists,
     )
 

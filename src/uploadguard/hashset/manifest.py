@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
 
 from uploadguard.errors import ManifestError
 from uploadguard.hashset.files import atomic_file
-from uploadguard.hashset.metadata import FrozenModel, ListInfo, SegmentMetadata, summarise
+from uploadguard.hashset.metadata import FrozenModel, ListInfo, SegmentId, SegmentMetadata, summarise
 from uploadguard.storage.encryption import DecryptionError, decrypt, encrypt, key_id_of
 from uploadguard.storage.keys import Keys
 
@@ -27,6 +27,7 @@ __all__ = [
     "MANIFEST_NAME",
     "SEGMENT_PATTERN",
     "FileStamp",
+    "ListChange",
     "Manifest",
     "ManifestFile",
     "PreviousGeneration",
@@ -54,6 +55,31 @@ class SegmentRecord(FrozenModel):
     metadata: SegmentMetadata
 
 
+class ListChange(FrozenModel):
+    """One compiled change of one list: its segment, and what that is to do to the list.
+
+    ``new`` and ``replace``: it is the whole list. ``append``: it comes behind the list's segments. ``update``: it does
+    so too, and has tombstones on those of the ids ``base``, which were the list's when it was compiled. ``added`` and
+    ``removed`` count entries, with ``replace`` those of the two lists.
+    """
+
+    kind: Literal["new", "replace", "append", "update"]
+    base: tuple[SegmentId, ...]
+    segment: SegmentRecord
+    added: Annotated[int, Field(ge=0)]
+    removed: Annotated[int, Field(ge=0)]
+    staged_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+
+    @property
+    def list_name(self) -> str:
+        """The list that it changes."""
+        return self.segment.metadata.list_name
+
+    def result(self, present: Sequence[SegmentRecord]) -> list[SegmentRecord]:
+        """What the list is made of once this is in force; ``present`` are its segments until then."""
+        return [*(present if self.kind in ("append", "update") else ()), self.segment]
+
+
 class _GenerationRecord(FrozenModel):
     generation: Annotated[int, Field(ge=0, lt=2**63)]
     created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
@@ -72,10 +98,12 @@ class Manifest(_GenerationRecord):
     """The generation in force: its number, and its segments in the order in which they were added.
 
     ``previous`` are the generations before it whose segments are kept, the latest first. ``confirmed`` is when lists,
-    by name, were last found to be up to date, where that is later than their last change.
+    by name, were last found to be up to date, where that is later than their last change. ``staged`` are changes that
+    wait for their activation, one a list at most: no check sees them, and they do not make a new generation.
     """
 
     previous: tuple[PreviousGeneration, ...] = ()
+    staged: tuple[ListChange, ...] = ()
     confirmed: dict[str, AwareDatetime] = Field(default_factory=dict, repr=False)
 
     def lists(self) -> tuple[ListInfo, ...]:
@@ -95,9 +123,24 @@ class Manifest(_GenerationRecord):
         return tuple(record for record in self.segments if record.metadata.list_name == name)
 
     def files(self) -> dict[str, SegmentRecord]:
-        """All segments that are kept, by file: those in force and those of previous generations."""
+        """All segments that are kept, by file: those in force, of previous generations, and staged."""
         kept = (self, *self.previous)
-        return {record.file: record for generation in kept for record in generation.segments}
+        return {
+            **{record.file: record for generation in kept for record in generation.segments},
+            **{change.segment.file: change.segment for change in self.staged},
+        }
+
+    def staged_of(self, name: str) -> ListChange | None:
+        """The change that is staged for a list."""
+        return next((change for change in self.staged if change.list_name == name), None)
+
+    def stage(self, change: ListChange) -> Manifest:
+        """This manifest, of the same generation, with a change staged in place of the one of its list."""
+        return self.model_copy(update={"staged": (*self.unstage(change.list_name).staged, change)})
+
+    def unstage(self, name: str) -> Manifest:
+        """This manifest, of the same generation, without a change staged for the list."""
+        return self.model_copy(update={"staged": tuple(item for item in self.staged if item.list_name != name)})
 
     def next(self, segments: Iterable[SegmentRecord], *, keep_previous: int = 0) -> Manifest:
         """The generation after this one, of these segments; this one becomes the latest of the previous."""
@@ -113,7 +156,13 @@ class Manifest(_GenerationRecord):
         segments = tuple(segments)
         names = {record.metadata.list_name for record in segments}
         confirmed = {name: at for name, at in self.confirmed.items() if name in names}
-        return Manifest(generation=self.generation + 1, segments=segments, previous=previous, confirmed=confirmed)
+        return Manifest(
+            generation=self.generation + 1,
+            segments=segments,
+            previous=previous,
+            confirmed=confirmed,
+            staged=self.staged,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +224,7 @@ def write_manifest(
 
 def _render(manifest: Manifest) -> bytes:
     """The file of ``manifest``: the only bytes that are read as it."""
-    content = manifest.model_dump(mode="json")
+    content = manifest.model_dump(mode="json", exclude=None if manifest.staged else {"staged"})
     checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     document = {"format": _FORMAT, "format_version": _VERSION, "checksum": checksum, **content}
     return json.dumps(document, indent=1).encode() + b"\n"
@@ -226,8 +275,11 @@ def _parse(data: bytes, document: dict[str, Any] | None, path: Path) -> Manifest
         manifest = None
     if manifest is None or _render(manifest) != data:
         raise ManifestError(f"{path}: is altered; {_ADVICE}")
-    if any(_names_twice(generation.segments) for generation in (manifest, *manifest.previous)):
+    staged = [change.segment for change in manifest.staged]
+    if any(_names_twice([*generation.segments, *staged]) for generation in (manifest, *manifest.previous)):
         raise ManifestError(f"{path}: names a segment twice; {_ADVICE}")
+    if len({change.list_name for change in manifest.staged}) != len(staged):
+        raise ManifestError(f"{path}: has two changes staged for one list; {_ADVICE}")
     return manifest
 
 

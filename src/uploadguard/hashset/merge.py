@@ -64,15 +64,15 @@ def merge_segments(
     output: Output,
     segments: Sequence[Segment],
     *,
-    before: Moved | None = None,
+    before: Sequence[Moved] = (),
     spools: Spools | None = None,
     compiling: Compiling | None = None,
 ) -> tuple[SegmentMetadata, Moved]:
     """Write to ``output`` one segment of the entries of ``segments`` that no tombstone in these ends.
 
     ``segments`` are neighbours in one list, in its order; no later segment may have tombstones on them but through what
-    is returned. Tombstones on earlier segments are kept; ``before`` tells where a merge put the entries of some of
-    those. Hashes of one signal type must be stored alike in all. ``spools``, by default in memory, are where up to as
+    is returned. Tombstones on earlier segments are kept; ``before`` tells where merges, in their order, put the entries
+    of some of those. Hashes of one signal type must be stored alike in all. ``spools``, by default in memory, are where up to as
     much is kept as the segments take. Raises :class:`~uploadguard.errors.SegmentError` for a damaged source, and what
     writing raises.
     """
@@ -91,12 +91,13 @@ def merge_segments(
         updated_at=max(segment.metadata.updated_at for segment in segments),
         entries=count,
         signals={},
+        merged_up_to=latest.revision,
     )
     metered = MeteredOutput(output, compiling)
     writer = SectionWriter(metered)
     metered.start(_expected_bytes(segments, count))
     _write_entries(writer, sources, count, spools)
-    earlier = _Earlier(segments, before if before is not None else Moved())
+    earlier = _Earlier(segments, before)
     metadata = finish_segment(writer, metadata, _columns(sources, spools), earlier.rows, earlier.count_hashes)
     metered.finish()
     return metadata, moved
@@ -216,7 +217,7 @@ def _counts(name: str, sources: Sequence[_Source]) -> HashCounts:
 class _Earlier:
     """The tombstones that merged segments have on segments before them. Takes 8 bytes for each of these."""
 
-    def __init__(self, segments: Sequence[Segment], before: Moved) -> None:
+    def __init__(self, segments: Sequence[Segment], before: Sequence[Moved]) -> None:
         self._hashes: dict[str, dict[str, int]] = {}
         parts: dict[str, list[Rows]] = {}
         merged = {segment.metadata.segment_id for segment in segments}
@@ -225,8 +226,9 @@ class _Earlier:
                 if item.segment_id in merged:
                     continue
                 rows, target = segment.tombstones(item.segment_id), item.segment_id
-                if target in before.rows:
-                    rows, target = before.rows[target][rows], before.segment_id
+                for moved in before:
+                    if target in moved.rows:
+                        rows, target = moved.rows[target][rows], moved.segment_id
                 parts.setdefault(target, []).append(rows)
                 hashes = self._hashes.setdefault(target, {})
                 for name, count in item.hashes.items():

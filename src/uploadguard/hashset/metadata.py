@@ -8,9 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
 
 from uploadguard.errors import ListError
 
@@ -69,7 +77,8 @@ class SegmentMetadata(FrozenModel):
 
     ``entries`` counts those with at least one hash. ``tombstones`` are on entries of older segments of the list, and of
     the segment itself; no entry has two. ``added_at`` and ``updated_at`` are the times of the first and the latest
-    import that brought something to the segment.
+    import that brought something to the segment. ``merged_up_to`` is of merged segments: the id of the latest segment
+    whose content is in this one.
     """
 
     segment_id: SegmentId
@@ -81,6 +90,20 @@ class SegmentMetadata(FrozenModel):
     entries: Annotated[int, Field(ge=0, lt=2**32)]
     signals: dict[SignalName, SignalInfo]
     tombstones: tuple[Tombstones, ...] = ()
+    merged_up_to: SegmentId | None = None
+
+    @property
+    def revision(self) -> str:
+        """What a list holds if this is its last segment has this name: merging segments does not change it."""
+        return self.merged_up_to if self.merged_up_to is not None else self.segment_id
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As segments were written before there was ``merged_up_to``, where it says nothing."""
+        fields: dict[str, Any] = serialise(self)
+        if self.merged_up_to is None:
+            del fields["merged_up_to"]
+        return fields
 
 
 @dataclass(frozen=True, slots=True)

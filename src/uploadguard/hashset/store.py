@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uploadguard.errors import EmptyListError, HashSetError, ListError, SegmentError, UnknownListError
-from uploadguard.hashset.columns import kind_of
-from uploadguard.hashset.compaction import Compaction, compact_if_due, compact_list, is_due, put_in_place, tail_to_merge
+from uploadguard.errors import HashSetError, SegmentError, UnknownListError
+from uploadguard.hashset.changes import (
+    Compilation,
+    ListUpdate,
+    apply_change,
+    compile_list,
+    compile_update,
+    of_list,
+)
+from uploadguard.hashset.compaction import Compaction, compact_if_due, compact_list, is_due, rewrite_staged
 from uploadguard.hashset.directory import Directory, EncryptedFiles
 from uploadguard.hashset.files import write_errors
 from uploadguard.hashset.generation import Generation
 from uploadguard.hashset.inspection import HashSetStats, Verification, stats_of, verify_files
-from uploadguard.hashset.manifest import Manifest, SegmentRecord
-from uploadguard.hashset.merge import merge_segments
-from uploadguard.hashset.metadata import ListInfo, Role, check_list_name, summarise
-from uploadguard.hashset.segment import Segment
-from uploadguard.hashset.segment_writer import Compiling, Progress, SignalTypes, new_segment_id, write_segment
-from uploadguard.hashset.spool import Spools
-from uploadguard.hashset.tombstones import Delta
+from uploadguard.hashset.manifest import Manifest
+from uploadguard.hashset.metadata import ListInfo, Role
+from uploadguard.hashset.rollback import ListRollback, find_list, roll_back, roll_back_list
+from uploadguard.hashset.segment_writer import Compiling, Progress, SignalTypes
+from uploadguard.hashset.staging import Staging
 from uploadguard.logs import log
 from uploadguard.storage.keys import Keys
 
@@ -32,19 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["HashSet", "ListUpdate"]
 
 _LOAD_ATTEMPTS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class ListUpdate:
-    """What an update did: the list as it is now, the generation that is so, entries that came and entries that went.
-
-    An entry that another of its id replaced went, and the other came.
-    """
-
-    info: ListInfo
-    generation: int
-    added: int
-    removed: int
 
 
 class HashSet:
@@ -64,6 +55,8 @@ class HashSet:
         self._files = Directory(directory, lock_timeout_s, keys)
         self._keep_previous = keep_previous
         self._compacting = threading.Lock()
+        self.staging = Staging(self._files, keep_previous, self._compact_beside)
+        """Changes that are compiled and not in force."""
 
     @classmethod
     def create(
@@ -176,34 +169,12 @@ class HashSet:
         :class:`~uploadguard.errors.HashSetWriteError`, and whatever ``entries`` raises; in all these cases nothing is
         changed.
         """
-        check_list_name(name)
-        if replace and append:
-            raise ValueError("replace or append, not both")
+        how = Compilation(signal_types, source, progress, compiling)
         with self._files.writing() as (manifest, stamp):
-            present = manifest.of_list(name)
-            if present and not (replace or append):
-                raise ListError("there is a list of that name; use replace to put this in its place, or append to it")
-            if present and append and present[0].metadata.role != role:
-                raise ListError(f"the list is of the role {present[0].metadata.role!r}, not {role!r}; use replace")
-            if append:
-                _check_stored_alike(present, signal_types)
-            path = self._files.new_segment_path(manifest)
-            with self._files.new_segment(path) as output, Spools(self._files.spool_directory) as spools:
-                write_segment(
-                    output,
-                    entries,
-                    signal_types,
-                    list_name=name,
-                    role=role,
-                    source=source,
-                    progress=progress,
-                    compiling=compiling,
-                    spools=spools,
-                )
-            kept = [record for record in manifest.segments if not replace or record not in present]
-            changed = self._next(manifest, [*kept, self._files.record(path)], undoable=undoable)
+            change = compile_list(self._files, manifest, name, entries, how, role=role, replace=replace, append=append)
+            changed = apply_change(self._files, manifest, change, keep_previous=self._kept(undoable=undoable))
             self._files.write(changed, after=stamp)
-            return _info(changed.of_list(name))
+            return of_list(changed.of_list(name))
 
     def update_list(
         self,
@@ -227,57 +198,34 @@ class HashSet:
         Merges the latest segments where many small ones have gathered; where all should be merged, that is done on a
         thread, which the process's end waits for. Raises :class:`UnknownListError`, and else as :meth:`add_list`.
         """
-        with self._files.writing() as (manifest, stamp), Spools(self._files.spool_directory) as spools:
-            present = manifest.of_list(name)
-            if not present:
-                raise UnknownListError("there is no list of that name in the hash set")
-            _check_stored_alike(present, signal_types)
-            segments = self._files.open_segments(present)
-            delta = Delta(segments, new_segment_id(), spools)
-            delta.remove(removed)
-            path = self._files.new_segment_path(manifest)
-            try:
-                with self._files.new_segment(path) as output:
-                    write_segment(
-                        output,
-                        added,
-                        signal_types,
-                        list_name=name,
-                        role=present[-1].metadata.role,
-                        source=source if source is not None else present[-1].metadata.source,
-                        delta=delta,
-                        progress=progress,
-                        compiling=compiling,
-                        spools=spools,
-                    )
-            except EmptyListError:
-                if delta.added or delta.tombstones():
-                    raise
-                confirmed = manifest.confirm([name]).compacted(manifest.segments)
-                self._files.write(confirmed, after=stamp)
-                (info,) = (info for info in confirmed.lists() if info.name == name)
-                return ListUpdate(info, confirmed.generation, 0, 0)
-            records = self._merge_tail(manifest, present, segments, self._files.record(path))
-            changed = self._next(manifest, put_in_place(manifest, present, records), undoable=undoable)
+        how = Compilation(signal_types, source, progress, compiling)
+        with self._files.writing() as (manifest, stamp):
+            change = compile_update(self._files, manifest, name, added, removed, how)
+            if change is None:
+                changed = manifest.confirm([name]).compacted(manifest.segments)
+            else:
+                changed = apply_change(self._files, manifest, change, keep_previous=self._kept(undoable=undoable))
             self._files.write(changed, after=stamp)
-            update = ListUpdate(_info(records), changed.generation, delta.added, delta.removed)
-        if is_due(update.info):
+            (info,) = (info for info in changed.lists() if info.name == name)
+        if change is None:
+            return ListUpdate(info, changed.generation, 0, 0)
+        if is_due(info):
             self._compact_beside(name)
-        return update
+        return ListUpdate(info, changed.generation, change.added, change.removed)
 
     def remove_list(self, name: str, *, purge: bool = False) -> None:
         """Take the list ``name`` out and put the new generation in force. Readers that still map it go on.
 
         Its files stay as long as a previous generation has them; ``purge`` drops all previous generations, and with
-        them the files. Raises :class:`UnknownListError`, :class:`~uploadguard.errors.HashSetBusyError`,
-        :class:`~uploadguard.errors.HashSetWriteError`.
+        them the files. What is staged for it goes with it. Raises :class:`UnknownListError`,
+        :class:`~uploadguard.errors.HashSetBusyError`, :class:`~uploadguard.errors.HashSetWriteError`.
         """
         with self._files.writing() as (manifest, stamp):
             removed = manifest.of_list(name)
             if not removed:
                 raise UnknownListError("there is no list of that name in the hash set")
             kept = [record for record in manifest.segments if record not in removed]
-            changed = manifest.next(kept, keep_previous=0 if purge else self._keep_previous)
+            changed = manifest.unstage(name).next(kept, keep_previous=0 if purge else self._keep_previous)
             self._files.write(changed, after=stamp)
 
     def rollback(self, generation: int | None = None) -> int:
@@ -286,24 +234,20 @@ class HashSet:
         The generation in force until then becomes a previous one, so that a rollback can be taken back. Raises
         :class:`HashSetError` if there is no such generation, and :class:`SegmentError` if one of its files is damaged.
         """
-        with self._files.writing() as (manifest, stamp):
-            found = [item for item in manifest.previous if generation in (None, item.generation)]
-            if not found:
-                wanted = "previous generation" if generation is None else f"generation {generation}"
-                raise HashSetError(f"{self.directory}: there is no {wanted} to go back to")
-            with write_errors(self.directory):
-                segments = self._files.open_segments(found[0].segments)
-            for segment in segments:
-                segment.verify()
-            others = tuple(item for item in manifest.previous if item != found[0])
-            # Whoever goes back looks after the hash set: its old age should not fail every check from here on.
-            changed = (
-                manifest.model_copy(update={"previous": others})
-                .next(found[0].segments, keep_previous=max(1, self._keep_previous))
-                .confirm({record.metadata.list_name for record in found[0].segments})
-            )
-            self._files.write(changed, after=stamp)
-            return changed.generation
+        return roll_back(self._files, generation, self._keep_previous)
+
+    def rollback_list(self, name: str, generation: int | None = None) -> ListRollback:
+        """Put one list in force again as it is in a previous generation; all others stay as they are.
+
+        By default that is the latest one in which it holds something else. A list that is not in force any more comes
+        back. Raises :class:`HashSetError` if there is no such generation, and :class:`SegmentError` if one of its files
+        is damaged.
+        """
+        return roll_back_list(self._files, name, generation, self._keep_previous)
+
+    def find_rollback(self, name: str, generation: int | None = None) -> ListRollback:
+        """What :meth:`rollback_list` would do now. Raises as it does."""
+        return find_list(self._files, name, generation)
 
     def compact(
         self, *, keep_previous: bool = False, compiling: Callable[[str, int, int], None] | None = None
@@ -322,6 +266,7 @@ class HashSet:
             told = partial(compiling, info.name) if compiling is not None else None
             if (found := compact_list(self._files, info.name, told)) is not None:
                 merged.append(found)
+        rewrite_staged(self._files)
         with self._files.writing() as (manifest, stamp):
             dropped = manifest if keep_previous else manifest.model_copy(update={"previous": ()})
             if dropped != manifest or not self._files.manifest_is_as_configured():
@@ -347,31 +292,12 @@ class HashSet:
         """How many of the files are encrypted, those of previous generations included."""
         return self._files.encrypted_files()
 
-    def _next(self, manifest: Manifest, segments: Iterable[SegmentRecord], *, undoable: bool) -> Manifest:
-        return manifest.next(segments, keep_previous=self._keep_previous) if undoable else manifest.compacted(segments)
+    def _kept(self, *, undoable: bool) -> int | None:
+        """How many generations a change leaves to go back to; None: those that are there."""
+        return self._keep_previous if undoable else None
 
     def _size_bytes(self) -> int:
         return sum(record.size_bytes for record in self._files.read().files().values())
-
-    def _merge_tail(
-        self,
-        manifest: Manifest,
-        present: tuple[SegmentRecord, ...],
-        segments: list[Segment],
-        latest: SegmentRecord,
-    ) -> list[SegmentRecord]:
-        """The list's segments with ``latest``, the last of them merged if it is time for it."""
-        records = [*present, latest]
-        taken = tail_to_merge([record.metadata for record in records])
-        if not taken:
-            return records
-        with self._files.try_compacting() as free:
-            if not free:
-                return records  # a compaction copies these very segments
-            path = self._files.new_segment_path(manifest)
-            with self._files.new_segment(path) as output, Spools(self._files.spool_directory) as spools:
-                merge_segments(output, [*segments, *self._files.open_segments([latest])][-taken:], spools=spools)
-        return [*records[:-taken], self._files.record(path)]
 
     def _compact_beside(self, name: str) -> None:
         """Merge the list on a thread, if it is still time for it then and nobody else does."""
@@ -387,17 +313,3 @@ class HashSet:
                 self._compacting.release()
 
         threading.Thread(target=run, name="uploadguard-compaction").start()
-
-
-def _check_stored_alike(present: tuple[SegmentRecord, ...], signal_types: SignalTypes) -> None:
-    """Raise :class:`ListError` if hashes of a signal type would be stored in two ways in one list."""
-    for record in present:
-        for name, info in record.metadata.signals.items():
-            length_bytes, max_distance_bits = signal_types.get(name, (info.length_bytes, int(info.kind == "hamming")))
-            if (info.length_bytes, info.kind) != (length_bytes, kind_of(max_distance_bits)):
-                raise ListError(f"the list's {name} hashes were stored for another kind of look-up; use replace")
-
-
-def _info(records: Iterable[SegmentRecord]) -> ListInfo:
-    (info,) = summarise(record.metadata for record in records)
-    return info
