@@ -25,6 +25,7 @@ from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answer, Answers
 
 __all__ = [
+    "IN_MEMORY_BYTES",
     "ArrivingFile",
     "CheckedFile",
     "Hold",
@@ -47,7 +48,7 @@ is answered as received that nobody holds.
 Queue: TypeAlias = Literal["answer", "pass"]
 """What happens to a request with a queued upload: it is answered in the handler's place, or the handler runs."""
 
-_MEMORY_BYTES = 1 << 20
+IN_MEMORY_BYTES = 1 << 20
 """Up to which size an upload's temporary file is in memory."""
 
 _BATCH_BYTES = 128 * 1024
@@ -155,7 +156,7 @@ class ArrivingFile:
         self._guard = guard
         self._context = context
         self._streaming: StreamingCheck | None = guard.inspect(context) if guard is not None else None
-        self._file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES))  # noqa: SIM115
+        self._file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES))  # noqa: SIM115
         self._closing = threading.Lock()
         self._pending = bytearray()
         self.size_bytes = 0
@@ -184,7 +185,7 @@ class ArrivingFile:
     def drop(self) -> None:
         """Let go of everything, now or as soon as the thread that is writing has ended. May be called again."""
         self._streaming = None
-        if self.size_bytes <= _MEMORY_BYTES and self._closing.acquire(blocking=False):
+        if self.size_bytes <= IN_MEMORY_BYTES and self._closing.acquire(blocking=False):
             try:
                 self._file.close()
             finally:
@@ -197,7 +198,7 @@ class ArrivingFile:
         return pending
 
     async def _on_thread_if_large(self, work: Callable[[bytearray], None], pending: bytearray) -> None:
-        if self.size_bytes > _MEMORY_BYTES:
+        if self.size_bytes > IN_MEMORY_BYTES:
             await asyncio.to_thread(work, pending)
         else:
             work(pending)
@@ -226,10 +227,10 @@ class ArrivingFile:
             self._file.close()
 
 
-async def decide(arrived: Sequence[ArrivingFile], answers: Answers) -> list[Decision]:
-    """Check what arrived, one after the other. Raises :class:`Refused` where an upload cannot be checked now."""
+async def decide(check: Awaitable[Decision], answers: Answers) -> Decision:
+    """What the check finds. Raises :class:`Refused` where it cannot be made now."""
     try:
-        return [await file.check() for file in arrived]
+        return await check
     except (NotReadyError, NotRecordedError, MediaReadError) as error:
         raise Refused(answers.of_error(error)) from error
 

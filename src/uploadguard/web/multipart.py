@@ -41,7 +41,17 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-__all__ = ["BrokenForm", "ContextOf", "FormParser", "Part", "ReceivedForm", "is_form", "receive_file", "receive_form"]
+__all__ = [
+    "BrokenForm",
+    "ContextOf",
+    "FormParser",
+    "Part",
+    "ReceivedForm",
+    "is_form",
+    "media_type",
+    "receive_file",
+    "receive_form",
+]
 
 ContextOf: TypeAlias = Callable[[str | None], Context | None]
 """Gives a file's context, from the file's name."""
@@ -68,36 +78,63 @@ class BrokenForm(ValueError):
 class Part:
     """One part of a form. A file has a ``filename``, which may be empty: that of a field left empty is.
 
-    ``content_type`` is what the client says of it.
+    ``headers`` are as they came, with names in lower case. ``value`` is what is in a part that is no file; ``arrived``
+    and ``checked`` are those of a file, unless it was left empty.
     """
 
     name: str = ""
     filename: str | None = None
-    content_type: str | None = None
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    value: bytearray = field(default_factory=bytearray)
+    arrived: ArrivingFile | None = None
+    checked: CheckedFile | None = None
+
+    @property
+    def content_type(self) -> str | None:
+        """What the client says of it."""
+        declared = self.headers.get(b"content-type")
+        return declared.decode("latin-1") if declared is not None else None
+
+    def __repr__(self) -> str:
+        return f"Part({'file' if self.filename is not None else 'field'}, <redacted>)"
+
+    @property
+    def text(self) -> str:
+        """The value of a field."""
+        return _text(bytes(self.value))
 
 
 @dataclass(slots=True)
 class ReceivedForm:
-    """A form that was read. Its temporary files live until :meth:`close`.
+    """A form that was read, its parts in order. Its temporary files live until :meth:`close`."""
 
-    ``fields`` are the parts that are no files; ``empty_files`` the names of file fields that were left empty. Names
-    may come more than once; each list is in the order of the form.
-    """
+    parts: list[Part] = field(default_factory=list)
 
-    files: list[CheckedFile] = field(default_factory=list)
-    fields: list[tuple[str, str]] = field(default_factory=list)
-    empty_files: list[str] = field(default_factory=list)
-    _arrived: list[ArrivingFile] = field(default_factory=list, repr=False)
+    @property
+    def files(self) -> list[CheckedFile]:
+        """The files; file fields that were left empty are not among them."""
+        return [part.checked for part in self.parts if part.checked is not None]
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """Names and values of the parts that are no files. A name may come more than once."""
+        return [(part.name, part.text) for part in self.parts if part.filename is None]
 
     def close(self) -> None:
         """Remove the temporary files. To be called on the event loop; may be called again."""
-        for arrived in self._arrived:
-            arrived.drop()
+        for part in self.parts:
+            if part.arrived is not None:
+                part.arrived.drop()
+
+
+def media_type(content_type: str | None) -> str:
+    """A Content-Type without its parameters, in lower case; empty for None."""
+    return parse_options_header(content_type)[0].decode("latin-1")
 
 
 def is_form(content_type: str | None) -> bool:
     """Whether a request's Content-Type says that its body is a form with parts."""
-    return parse_options_header(content_type)[0] == b"multipart/form-data"
+    return media_type(content_type) == "multipart/form-data"
 
 
 class FormParser:
@@ -132,7 +169,6 @@ class FormParser:
         self._limits = limits
         self._parts = 0
         self._part = Part()
-        self._headers: dict[bytes, bytes] = {}
         self._name = b""
         self._value = b""
         self._found: list[tuple[Part, bytes | None]] = []
@@ -159,7 +195,7 @@ class FormParser:
         self._parts += 1
         if self._parts > self._limits.max_fields + self._limits.max_files:
             raise BrokenForm("too many parts", too_many=True)
-        self._part, self._headers = Part(), {}
+        self._part = Part()
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -168,21 +204,23 @@ class FormParser:
         self._value += data[start:end]
 
     def _header_end(self) -> None:
-        self._headers[self._name.lower()] = self._value
+        name, value = self._name.lower(), self._value.strip()
+        if name in self._part.headers or b"\n" in value or b"\0" in value:
+            raise BrokenForm("a part's headers can be read in more than one way")
+        self._part.headers[name] = value
         self._name, self._value = b"", b""
 
     def _headers_end(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        headers = self._part.headers
+        _, options = parse_options_header(headers.get(b"content-disposition"))
         if b"name" not in options:
             raise BrokenForm("a part without a name")
         # Most applications would leave it as it is, some would decode it: what is checked must be what they get.
-        if self._headers.get(b"content-transfer-encoding", b"").strip().lower() not in _UNENCODED:
+        if headers.get(b"content-transfer-encoding", b"").lower() not in _UNENCODED:
             raise BrokenForm("a part with a transfer encoding")
         self._part.name = _text(options[b"name"])
         if b"filename" in options:
             self._part.filename = _text(options[b"filename"])
-        if b"content-type" in self._headers:
-            self._part.content_type = self._headers[b"content-type"].decode("latin-1")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         self._found.append((self._part, data[start:end]))
@@ -226,9 +264,7 @@ class _ArrivingForm:
         self._limits = limits
         self._context = context
         self._fields_bytes = 0
-        self._field = bytearray()
-        self._file: ArrivingFile | None = None
-        self._parts: list[Part] = []
+        self._files = 0
         self.received = ReceivedForm()
 
     async def receive(self, chunks: AsyncIterator[bytes], content_type: str | None) -> ReceivedForm:
@@ -244,40 +280,40 @@ class _ArrivingForm:
             parser.finish()
         except BrokenForm as error:
             raise Refused(self._answers.too_large() if error.too_many else self._answers.broken()) from error
-        arrived = self.received._arrived
-        decisions = await decide(arrived, self._answers)
-        for part, file, decision in zip(self._parts, arrived, decisions, strict=True):
-            self.received.files.append(
-                CheckedFile(decision, await file.rewind(), part.filename, part.content_type, part.name, file.size_bytes)
-            )
+        await _check_all(self.received, self._answers)
         return self.received
 
     def _take_field(self, part: Part, data: bytes | None) -> None:
         if data is None:
-            if len(self.received.fields) >= self._limits.max_fields:
-                raise BrokenForm("too many fields", too_many=True)
-            self.received.fields.append((part.name, _text(bytes(self._field))))
-            self._field.clear()
+            self.received.parts.append(part)
             return
         self._fields_bytes += len(data)
-        self._field += data
-        if len(self._field) > self._limits.max_field_bytes or self._fields_bytes > self._limits.max_fields_bytes:
+        part.value += data
+        if len(part.value) > self._limits.max_field_bytes or self._fields_bytes > self._limits.max_fields_bytes:
             raise BrokenForm("a field is too large", too_many=True)
 
     async def _take_file(self, part: Part, data: bytes | None) -> None:
-        if self._file is None:
+        if part.arrived is None:
             if not part.filename and data is None:
-                self.received.empty_files.append(part.name)
+                self.received.parts.append(part)
                 return
-            if len(self._parts) >= self._limits.max_files:
+            self._files += 1
+            if self._files > self._limits.max_files:
                 raise BrokenForm("too many files", too_many=True)
-            self._file = ArrivingFile(self._guard, self._context(part.filename))
-            self.received._arrived.append(self._file)
-            self._parts.append(part)
-        if data is None:
-            self._file = None
-        else:
-            await self._file.write(data)
+            part.arrived = ArrivingFile(self._guard, self._context(part.filename))
+            self.received.parts.append(part)
+        if data is not None:
+            await part.arrived.write(data)
+
+
+async def _check_all(received: ReceivedForm, answers: Answers) -> None:
+    """The body is complete: check one file after the other."""
+    for part in received.parts:
+        if part.arrived is not None:
+            decision = await decide(part.arrived.check(), answers)
+            file = await part.arrived.rewind()
+            size_bytes = part.arrived.size_bytes
+            part.checked = CheckedFile(decision, file, part.filename, part.content_type, part.name, size_bytes)
 
 
 async def receive_file(
@@ -292,12 +328,12 @@ async def receive_file(
     received = ReceivedForm()
     try:
         file = ArrivingFile(guard, context)
-        received._arrived.append(file)
+        headers = {b"content-type": content_type.encode("latin-1")} if content_type is not None else {}
+        received.parts.append(Part(headers=headers, arrived=file))
         async with aclosing(limited(chunks, limits, answers)) as body:
             async for chunk in body:
                 await file.write(chunk)
-        decision = (await decide([file], answers))[0]
-        received.files.append(CheckedFile(decision, await file.rewind(), None, content_type, "", file.size_bytes))
+        await _check_all(received, answers)
     except (NotReadyError, NotRecordedError) as error:
         received.close()
         raise Refused(answers.of_error(error)) from error
