@@ -32,6 +32,7 @@ from uploadguard.models import Context, Decision, Failure, Hash, Match, Verdict
 from uploadguard.opening import hashset_keys, open_hashset
 from uploadguard.plugins import Plugins
 from uploadguard.policy import SignalDefaults
+from uploadguard.provenance import provenance
 from uploadguard.sandbox.inspector import SandboxStatus
 from uploadguard.sandbox.lockdown import Layers
 from uploadguard.serving import Served, Serving
@@ -294,6 +295,8 @@ class Guard:
             lines.append(f"  because: {', '.join(decision.reasons)}")
         if decision.report_due:
             lines.append("  a report is due")
+        if decision.shadow is not None:
+            lines.append(f"  {decision.shadow.label} but for shadow mode")
         for match in decision.matches:
             kind = "allow-list" if match.allow else "list"
             where = f"frame {match.frame}, {match.variant}" if not match.exact else "the file's own bytes"
@@ -302,6 +305,8 @@ class Guard:
                 f"  {match.signal_type} match in {kind} {match.list_name!r}, entry {match.entry_id!r}{category}: "
                 f"{match.distance_bits} bits apart ({where})"
             )
+            if known := provenance(match):
+                lines.append(f"    {'; '.join(f'{what} {said}' for what, said in known)}")
         lines.extend(f"  {failure.code.value}: {failure.detail}" for failure in decision.failures)
         media = decision.media
         if media.media_type is not None:
@@ -505,7 +510,8 @@ def _matching(settings: Settings, plugins: Plugins, signal_types: Sequence[str])
 
 def _test_segment() -> Segment:
     """The built-in test list, compiled in memory."""
-    data = build_segment(testlist.entries(), lookup_kinds((*DIGESTS, Pdq())), list_name=testlist.TEST_LIST_NAME)
+    kinds = lookup_kinds((*DIGESTS, Pdq()))
+    data = build_segment(testlist.entries(), kinds, list_name=testlist.TEST_LIST_NAME, source="built-in")
     return Segment.from_buffer(data)
 
 

@@ -133,7 +133,11 @@ class Match:
     """One entry of a hash list that an upload matches.
 
     ``distance_bits`` is the Hamming distance, 0 for an exact match. ``allow`` says that the list is an allow-list.
-    ``fields`` holds what else the list says of the entry (provenance).
+
+    Where it comes from: ``source`` is the name of the file, or whatever else the import was of that brought the entry,
+    and ``listed_at`` when that was; where imports were merged, the latest's name and the first one's time.
+    ``updated_at`` is when the list was last imported or updated. UTC; None for a match service. ``fields`` holds what
+    else the list says of the entry.
     """
 
     list_name: str
@@ -146,6 +150,9 @@ class Match:
     exact: bool = False
     allow: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    listed_at: datetime | None = None
+    updated_at: datetime | None = None
 
     @property
     def face(self) -> str:
@@ -170,6 +177,9 @@ class Match:
             "exact": self.exact,
             "allow": self.allow,
             "fields": dict(self.fields),
+            "source": self.source,
+            "listed_at": self.listed_at.isoformat() if self.listed_at is not None else None,
+            "updated_at": self.updated_at.isoformat() if self.updated_at is not None else None,
         }
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from uploadguard.errors import HashSetError, NotReadyError
 from uploadguard.hashset import Generation, HashSet, Segment
+from uploadguard.hashset.metadata import summarise
 from uploadguard.lists.local import LOCAL_LISTS
 from uploadguard.logs import log
 
@@ -166,7 +167,10 @@ class Serving:
 
     def _load(self, previous: Generation | None) -> Served:
         stored = self._hashset.load(verify=self._verify, previous=previous)
-        served = Generation.of([*stored.segments, *self._built_in], number=stored.number) if self._built_in else stored
+        served = stored
+        if self._built_in:
+            lists = (*stored.lists, *summarise(segment.metadata for segment in self._built_in))
+            served = Generation.of([*stored.segments, *self._built_in], number=stored.number, lists=lists)
         hashes = sum(
             count
             for info in stored.lists

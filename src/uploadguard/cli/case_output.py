@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from uploadguard.cli.output import echo, new_table, print_table, size_text
 from uploadguard.cli.times import iso_time, time_text
+from uploadguard.provenance import provenance
 
 if TYPE_CHECKING:
     from uploadguard.ledger.cases import Case, CaseDetail, CaseUpload, Feedback
@@ -175,7 +177,8 @@ def _print_upload(upload: CaseUpload, *, hashes: bool) -> None:
         *([("file name", context.filename)] if context.filename is not None else []),
         ("verdict", f"{decision.verdict.label}: {', '.join(decision.reasons)}"),
         ("media", f"{media.media_type or 'unknown type'}, {size}{size_text(media.size_bytes)}"),
-        *(("match", _match_text(one)) for one in decision.matches),
+        *([("in shadow mode", f"would be {decision.shadow.label}")] if decision.shadow is not None else []),
+        *(row for one in decision.matches for row in _match_rows(one)),
         *(("failure", f"{one.code.value}: {one.detail}") for one in decision.failures),
         *([("timings", f"{timings} ms")] if timings else []),
         ("preserved", kept),
@@ -187,6 +190,12 @@ def _print_upload(upload: CaseUpload, *, hashes: bool) -> None:
         ]
     heading = str(upload.decision_id)
     print_table(new_table("Upload", heading, fold=[heading]), rows)
+
+
+def _match_rows(match: Match) -> Iterator[tuple[str, object]]:
+    yield "match", _match_text(match)
+    if known := provenance(match):
+        yield "  from", "; ".join(f"{what} {said}" for what, said in known)
 
 
 def _match_text(match: Match) -> str:

@@ -103,12 +103,14 @@ def best_match(decision: Decision) -> str:
     match = decision.matches[0]
     how = match.signal_type if match.exact else f"{match.signal_type} {match.distance_bits} bits"
     variant = f" {match.variant}" if match.variant != "original" else ""
-    return f"{match.list_name}: {how}{variant}"
+    source = f" ({match.source})" if match.source else ""
+    return f"{match.list_name}: {how}{variant}{source}"
 
 
 def _row(name: str, decision: Decision) -> tuple[str, ...]:
     total_ms = f"{decision.timings_ms['total']:.1f}"
-    return (name, decision.verdict.label, total_ms, ", ".join(decision.reasons), best_match(decision))
+    reasons = [*decision.reasons, *([f"{decision.shadow.label} but for shadow mode"] if decision.shadow else [])]
+    return (name, decision.verdict.label, total_ms, ", ".join(reasons), best_match(decision))
 
 
 def _print_hashes(decision: Decision) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class Generation:
     A check takes one reference and sees this generation from start to end, whatever is imported meanwhile.
     """
 
-    __slots__ = ("_dead", "_segments", "lists", "number")
+    __slots__ = ("_dead", "_segments", "_updated_at", "lists", "number")
 
     def __init__(self, segments: Iterable[Segment], number: int, lists: tuple[ListInfo, ...] | None = None) -> None:
         """Use :meth:`of`, or :meth:`~uploadguard.hashset.store.HashSet.load`."""
@@ -31,6 +32,7 @@ class Generation:
         self._dead = dead_rows(opened)
         self.number = number
         self.lists = lists if lists is not None else summarise(segment.metadata for segment in opened)
+        self._updated_at = {info.name: info.updated_at for info in self.lists}
 
     @classmethod
     def of(
@@ -79,14 +81,19 @@ class Generation:
             match
             for segment, dead in zip(segments, self._dead, strict=True)
             for signal_type, group in by_type.items()
-            for match in _match_segment(segment, dead, signal_type, group, limits)
+            for match in _match_segment(segment, dead, signal_type, group, limits, self._updated_at)
         ]
         matches.sort(key=lambda match: (not match.exact, match.distance_bits))
         return matches
 
 
 def _match_segment(
-    segment: Segment, dead: Sequence[Rows], signal_type: str, group: Sequence[Hash], limits: Mapping[str, int]
+    segment: Segment,
+    dead: Sequence[Rows],
+    signal_type: str,
+    group: Sequence[Hash],
+    limits: Mapping[str, int],
+    updated_at: Mapping[str, datetime],
 ) -> Iterator[Match]:
     if signal_type not in segment.metadata.signals:
         return
@@ -109,10 +116,11 @@ def _match_segment(
         key = (entry, group[query].frame)
         if key not in closest or found < closest[key]:
             closest[key] = found
+    metadata = segment.metadata
     for (number, frame), (distance_bits, _, query) in sorted(closest.items()):
         entry_data = segment.entry(number)
         yield Match(
-            list_name=segment.metadata.list_name,
+            list_name=metadata.list_name,
             entry_id=entry_data.entry_id,
             category=entry_data.category,
             signal_type=signal_type,
@@ -120,6 +128,9 @@ def _match_segment(
             variant=group[query].variant,
             frame=frame,
             exact=exact,
-            allow=segment.metadata.role == "allow",
+            allow=metadata.role == "allow",
             fields=entry_data.fields,
+            source=metadata.source,
+            listed_at=metadata.added_at,
+            updated_at=updated_at.get(metadata.list_name, metadata.updated_at),
         )

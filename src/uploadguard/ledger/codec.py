@@ -71,6 +71,9 @@ def decision_of(record: Mapping[str, Any]) -> Decision:
                 exact=m.get("exact", False),
                 allow=m["allow"],
                 fields=m["fields"],
+                source=m.get("source", ""),
+                listed_at=_stored_time(m.get("listed_at")),
+                updated_at=_stored_time(m.get("updated_at")),
             )
             for m in record["matches"]
         ),
@@ -95,6 +98,10 @@ def decision_of(record: Mapping[str, Any]) -> Decision:
 
 
 _CODES = frozenset(FailureCode)
+
+
+def _stored_time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text is not None else None
 
 
 def indexed_text(text: str) -> str:

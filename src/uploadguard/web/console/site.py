@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from uploadguard.ledger.people import Person, Role
+from uploadguard.provenance import provenance
 from uploadguard.web.console import words
 from uploadguard.web.console.security import csrf_token
 
@@ -59,7 +60,7 @@ class Site:
             lstrip_blocks=True,
             finalize=_finalize,
         )
-        self.templates.globals.update(words=words, Role=Role, themes=THEMES)
+        self.templates.globals.update(words=words, Role=Role, themes=THEMES, provenance=provenance)
         self.templates.filters.update(when=_when, ago=_ago, count=_count, size=_size, plain=_plain)
 
     @property
