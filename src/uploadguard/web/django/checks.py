@@ -49,8 +49,6 @@ def check_deployment(*_args: Any, **_options: Any) -> list[CheckMessage]:
 
 
 def _check_hashset(settings: Settings) -> Iterator[CheckMessage]:
-    if settings.hashset.test_list:
-        return
     try:
         generation = open_hashset(settings).load()
     except UploadguardError as error:
