@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,25 @@ def pdq(code: bytes, variant: str = "original", frame: int = 0) -> Hash:
 def test_a_match_says_all_that_the_list_says() -> None:
     generation = Generation.of([segment_of([entry(1)]), segment_of([entry(2)], "b", role="allow")])
     close = flip_bits(value("pdq", 2), 3, 200)
-    assert generation.match([pdq(close, "rot90", 4), Hash("md5", value("md5", 1))], LIMITS) == [
+    found = generation.match([pdq(close, "rot90", 4), Hash("md5", value("md5", 1))], LIMITS)
+    said = [replace(match, source="", listed_at=None, updated_at=None) for match in found]
+    assert said == [
         Match("a", "id-1", "category-1", "md5", 0, exact=True, fields={"seed": "1"}),
         Match("b", "id-2", "category-2", "pdq", 2, "rot90", 4, allow=True, fields={"seed": "2"}),
     ]
+
+
+def test_a_match_says_where_its_entry_comes_from(tmp_path: Path) -> None:
+    hash_set = HashSet.create(tmp_path / "hashset")
+    hash_set.add_list("a", [entry(1)], TYPES, source="first.csv")
+    hash_set.update_list("a", [entry(2)], [], TYPES, source="second.csv")
+    generation = hash_set.load()
+    segments = {segment.metadata.source: segment.metadata for segment in generation.segments}
+    (info,) = hash_set.lists()
+    for seed, source in ((1, "first.csv"), (2, "second.csv")):
+        (match,) = generation.match([Hash("md5", value("md5", seed))], LIMITS)
+        assert (match.source, match.listed_at) == (source, segments[source].added_at)
+        assert match.updated_at == info.updated_at
 
 
 def test_exact_is_said_of_digests_only() -> None:
