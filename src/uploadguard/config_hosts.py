@@ -43,12 +43,17 @@ class ServeSettings(Section):
     socket: Path | None = Field(
         default=None,
         examples=[Path("/run/uploadguard/service.sock")],
-        description="A Unix socket to listen on in place of an address; whoever may open it needs no token.",
+        description="A Unix socket to listen on in place of an address; whoever may open it needs no token, unless "
+        "there are tokens.",
+    )
+    socket_mode: Literal["0600", "0660"] = Field(
+        default="0600", description="Who may open the socket: the service's own user, or its group too."
     )
     token_file: Path | None = Field(
         default=None,
         examples=[Path("service.tokens")],
-        description="The file with the bearer tokens, one a line; several while one is being replaced.",
+        description="The file with the bearer tokens, one a line; several while one is being replaced. The word "
+        "metrics after one limits it to /metrics.",
     )
     token_env: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
@@ -56,10 +61,18 @@ class ServeSettings(Section):
         description="In place of token_file: the name of the environment variable that holds them.",
     )
     max_uploads: Annotated[Whole, Field(ge=1)] = Field(
-        default=64, description="Most uploads to take in at once; the next one is answered 503."
+        default=64, description="Most uploads that a process takes in at once; the next one is answered 503."
     )
     body_timeout_s: Annotated[Span, Field(gt=0)] = Field(
         default=60.0, description="How long a request's body may take to arrive, in seconds."
+    )
+    shutdown_s: Annotated[Whole, Field(ge=1)] = Field(
+        default=8, description="How long what is under way may take when the service is told to stop, in seconds."
+    )
+    tusd_dir: Path | None = Field(
+        default=None,
+        examples=[Path("/srv/tusd/data")],
+        description="Where a tusd on this machine keeps uploads; those below are checked for /v1/hooks/tusd.",
     )
 
 

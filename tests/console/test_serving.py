@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from uploadguard.web.console.serving import WithoutSecrets
+from uploadguard.web.listening import WithoutSecrets
 
 
 def test_the_access_log_has_no_secrets_and_nothing_for_terminals() -> None:

@@ -30,6 +30,7 @@ from uploadguard.cli.lists import lists
 from uploadguard.cli.outbox import outbox
 from uploadguard.cli.output import print_json, problems_of, report_error, report_warning
 from uploadguard.cli.plugin_commands import load_command, packages_by_command
+from uploadguard.cli.serve import serve
 from uploadguard.cli.state import State
 from uploadguard.cli.status import status
 from uploadguard.cli.update import update
@@ -194,7 +195,7 @@ for _command in (update, reset):
     lists.add_command(_command)
 for _command in (
     *(init, lists, hashset, check, hash_files, config, status),
-    *(cases, outbox, evidence, audit, ledger, console),
+    *(cases, outbox, evidence, audit, ledger, console, serve),
     *(bench, demo, testpicture),
 ):
     program.add_command(_command)

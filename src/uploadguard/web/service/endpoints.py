@@ -1,0 +1,179 @@
+"""What the service does, one method for each address."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import Receive
+
+from uploadguard.errors import LedgerError, MediaReadError, NotReadyError, NotRecordedError
+from uploadguard.guard import Guard
+from uploadguard.logs import log
+from uploadguard.models import Decision
+from uploadguard.web.admission import Admission
+from uploadguard.web.answers import Answers
+from uploadguard.web.arriving import Limits, admit
+from uploadguard.web.service import tusd
+from uploadguard.web.service.context import from_headers
+from uploadguard.web.service.faults import Fault, fault_of
+from uploadguard.web.service.hashes import MAX_BODY_BYTES, parse_hashes
+from uploadguard.web.service.health import readiness
+from uploadguard.web.service.metrics import CONTENT_TYPE, ServiceMetrics, render
+from uploadguard.web.service.openapi import document
+from uploadguard.web.service.reading import read_body, read_upload, unless_gone
+from uploadguard.web.service.recorded import RecordedDecisions
+from uploadguard.web.service.views import Options, answer_to_relay, decision_json
+
+__all__ = ["Call", "Endpoints", "Reply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. ``rest`` is what its path has after that of the endpoint."""
+
+    rest: str
+    query: list[tuple[str, str]]
+    headers: Headers
+    receive: Receive
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is answered."""
+
+    status: int
+    body: bytes
+    media_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, record: Any, status: int = 200) -> Reply:
+        """JSON."""
+        return cls(status, json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+
+
+class Endpoints:
+    """The endpoints of one Guard."""
+
+    def __init__(self, guard: Guard, metrics: ServiceMetrics | None) -> None:
+        self._guard = guard
+        self._metrics = metrics
+        settings = guard.settings
+        self._answers = Answers(settings)
+        self._admission = Admission(settings.serve.max_uploads)
+        self._limits = Limits(settings.web.max_body_bytes, 1, timeout_s=settings.serve.body_timeout_s)
+        late = [name for name, matcher in guard.plugins.matchers.items() if matcher.prefetch]
+        self._recorded = RecordedDecisions(settings, late)
+        self._openapi = json.dumps(document()).encode()
+
+    def close(self) -> None:
+        """Let go of what was opened here. The Guard is not."""
+        self._recorded.close()
+
+    async def check(self, call: Call) -> Reply:
+        """``POST /v1/check``."""
+        options = Options.of(call.query)
+        values = from_headers(call.headers.items())
+        with self._room(call):
+            file = await read_upload(
+                call.receive, call.headers.get("content-type"), values, self._guard, self._answers, self._limits
+            )
+            try:
+                decision = await unless_gone(call.receive, file.check())
+            finally:
+                file.drop()
+        return self._reply(decision, options)
+
+    async def check_hash(self, call: Call) -> Reply:
+        """``POST /v1/check-hash``."""
+        options = Options.of(call.query)
+        with self._room(call):
+            limits = Limits(MAX_BODY_BYTES, 1, timeout_s=self._limits.timeout_s)
+            hashes, context = parse_hashes(await read_body(call.receive, limits, self._answers))
+            work = asyncio.to_thread(self._guard.check_hashes, hashes, context=context)
+            try:
+                decision = await unless_gone(call.receive, work)
+            except ValueError as error:
+                raise Fault(400, "bad_hash", f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+        return self._reply(decision, options)
+
+    async def tusd(self, call: Call) -> Reply:
+        """``POST /v1/hooks/tusd``."""
+        refusal = tusd.Refusal.of(call.query)
+        limits = Limits(MAX_BODY_BYTES, 1, timeout_s=self._limits.timeout_s)
+        with self._room(call):
+            hook = tusd.parse_hook(await read_body(call.receive, limits, self._answers))
+            if hook.kind is tusd.Kind.REFUSE:
+                return Reply.of(tusd.PARTIAL_REFUSED)
+            if hook.kind is tusd.Kind.IGNORE:
+                return Reply.of({})
+            file = await asyncio.to_thread(tusd.open_upload, self._guard.settings.serve.tusd_dir, hook.path)
+            try:
+                decision = await unless_gone(call.receive, self._guard.acheck(file, context=hook.context))
+            finally:
+                await asyncio.to_thread(file.close)
+        status, record = tusd.answer(decision, self._answers, refusal)
+        return Reply.of(record, status)
+
+    async def decision(self, call: Call) -> Reply:
+        """``GET /v1/decisions/{reference}``."""
+        options = Options.of(call.query)
+        try:
+            found = await asyncio.to_thread(self._recorded.find, call.rest)
+        except LedgerError as error:
+            log.warning("a decision could not be looked up: %s", error)
+            raise Fault(503, "ledger_down", "The ledger cannot be read now.", headers={"Retry-After": "2"}) from None
+        if found is None:
+            raise Fault(404, "not_found", "No decision of that reference is kept. Plain allows are not.")
+        return Reply.of({**decision_json(found.decision, self._answers, full=options.full), **found.about})
+
+    async def livez(self, _call: Call) -> Reply:
+        """``GET /livez``: the event loop answers."""
+        return Reply.of({"alive": True})
+
+    async def readyz(self, _call: Call) -> Reply:
+        """``GET /readyz``."""
+        ready, checks = await asyncio.to_thread(readiness, self._guard)
+        return Reply.of({"ready": ready, "checks": checks}, 200 if ready else 503)
+
+    async def metrics(self, _call: Call) -> Reply:
+        """``GET /metrics``."""
+        if self._metrics is None:
+            raise Fault(404, "metrics_off", "There are no metrics: telemetry.metrics is off.")
+        return Reply(200, await asyncio.to_thread(render), CONTENT_TYPE)
+
+    async def openapi(self, _call: Call) -> Reply:
+        """``GET /openapi.json``."""
+        return Reply(200, self._openapi)
+
+    @contextmanager
+    def _room(self, call: Call) -> Iterator[None]:
+        """Room for one upload, before its body is read. Raises :class:`Fault`, ``Refused``."""
+        if not self._guard.ready:
+            raise fault_of(self._answers.busy(), "Nothing can be checked now: /readyz says why.", code="not_ready")
+        with self._admission.enter() as admitted:
+            if not admitted:
+                raise fault_of(self._answers.busy(), "There are serve.max_uploads uploads already.", code="busy")
+            self._show_uploads()
+            try:
+                with admit(self._guard, self._answers, self._limits, call.headers.get("content-length")):
+                    yield
+            except (NotReadyError, NotRecordedError, MediaReadError) as error:
+                raise fault_of(self._answers.of_error(error)) from error
+        self._show_uploads()
+
+    def _show_uploads(self) -> None:
+        if self._metrics is not None:
+            self._metrics.under_way(self._admission.under_way)
+
+    def _reply(self, decision: Decision, options: Options) -> Reply:
+        if options.respond == "decision":
+            return Reply.of(decision_json(decision, self._answers, full=options.full))
+        answer = answer_to_relay(decision, self._answers, options)
+        return Reply(answer.status, answer.body, answer.media_type, dict(answer.headers))
