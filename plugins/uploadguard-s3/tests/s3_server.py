@@ -52,13 +52,20 @@ def running_s3() -> Iterator[S3Server]:
             "actions": ["Admin", "Read", "List", "Tagging", "Write"],
         }
         (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        # Each bucket has volumes of its own: one, not seven, and room for those of many buckets.
+        (directory / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
         ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
         command = [
             *(_weed(), "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"),
             *(f"-{name}={port}" for name, port in ports.items()),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={directory / 's3.json'}"),
             *(f"-s3.localSocket={directory / 's3.sock'}", f"-filer.localSocket={directory / 'filer.sock'}"),
-            *("-master.telemetry=false", "-master.volumeSizeLimitMB=256", "-volume.max=20", "-volume.preStopSeconds=0"),
+            *(
+                "-master.telemetry=false",
+                "-master.volumeSizeLimitMB=256",
+                "-volume.max=2000",
+                "-volume.preStopSeconds=0",
+            ),
         ]
         with (directory / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log)  # noqa: S603

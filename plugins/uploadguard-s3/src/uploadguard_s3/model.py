@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from uploadguard.errors import UploadguardError
-from uploadguard.models import Decision
+from uploadguard.models import Decision, Verdict
 
 __all__ = ["Checked", "Checks", "ObjectRef", "Outcome", "S3Error", "S3Poison", "S3Retry"]
 
@@ -60,14 +60,19 @@ class Outcome(enum.StrEnum):
 class Checked:
     """What came of one object version.
 
-    ``ref`` is the version as it was found. ``decision`` is None where none was made now. ``effects`` names what was
-    done, in order: ``tagged``, ``quarantined``, ``promoted``, ``deleted``, ``taken_back``.
+    ``ref`` is the version as it was found. ``decision`` is None where none was made now; ``verdict`` and ``reference``
+    are there of earlier ones too. ``effects`` names what was done now, in order: ``tagged``, ``quarantined``,
+    ``promoted``, ``superseded`` (in place of that: a newer version is there), ``deleted``. ``published`` is the public
+    copy, where one was made.
     """
 
     ref: ObjectRef
     outcome: Outcome
     decision: Decision | None = None
     effects: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+    reference: str | None = None
+    published: ObjectRef | None = None
 
 
 class Checks(Protocol):

@@ -1,0 +1,364 @@
+"""Checks object versions: each is read once, decided once, and what its verdict asks for is done once.
+
+The order of steps lets a process end at any point. A key is reserved; the version is read and decided; the verdict is
+kept; then it is carried out; then that this is done is kept. Whoever gets the event again goes on where the last one
+stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any, Self, TypeAlias
+from urllib.parse import quote
+
+from uploadguard import Guard
+from uploadguard.errors import ConfigError, UploadguardError
+from uploadguard.models import Context, Decision, FailureCode, Verdict
+from uploadguard_s3.budget import ByteBudget
+from uploadguard_s3.effects import Effects, Order, public_place
+from uploadguard_s3.metrics import ObjectMetrics
+from uploadguard_s3.model import Checked, ObjectRef, Outcome, S3Error, S3Poison, S3Retry
+from uploadguard_s3.options import RouteOptions, S3Options
+from uploadguard_s3.state import Begun, Known, Moment, State, key_id, version_id
+from uploadguard_s3.store import NO_VERSION, Changed, Found, Gone, Reading, Store
+
+__all__ = ["ContextOf", "ObjectChecker"]
+
+ContextOf: TypeAlias = Callable[[ObjectRef, Mapping[str, str]], Context]
+"""Makes the context of a check of an object and its user metadata. ``object_id`` and ``tenant`` are filled in."""
+
+OUTCOMES: Mapping[Verdict, Outcome] = {
+    Verdict.ALLOW: Outcome.ALLOWED,
+    Verdict.NOT_SCANNED: Outcome.NOT_SCANNED,
+    Verdict.QUEUE: Outcome.QUEUED,
+    Verdict.BLOCK: Outcome.BLOCKED,
+}
+_ROUNDS = 4
+_TURN_S = 0.05
+_TURNS = 40
+_LATER_S = 2.0
+
+
+class ObjectChecker:
+    """Checks objects of the buckets that the options name. For one event loop; any number of checks at once.
+
+    Made by :meth:`open`, or of an open S3 client of aioboto3's and an open :class:`~uploadguard_s3.state.State`, which
+    the caller closes.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        options: S3Options,
+        *,
+        client: Any,
+        state: State,
+        context: ContextOf | None = None,
+        metrics: ObjectMetrics | None = None,
+    ) -> None:
+        self.options = options
+        self.state = state
+        self.store = Store(client)
+        self._guard = guard
+        self._context = context
+        self._metrics = metrics
+        self._effects = Effects(self.store, options.vocabulary)
+        at_once = options.limits.at_once
+        self.at_once = at_once if guard.max_at_once is None else min(at_once, guard.max_at_once)
+        self._room = asyncio.Semaphore(self.at_once)
+        self._under_way = 0
+        self._budget = ByteBudget(options.limits.memory_bytes)
+        self._max_bytes = guard.settings.media.max_file_bytes
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        guard: Guard,
+        options: S3Options,
+        *,
+        session: Any = None,
+        context: ContextOf | None = None,
+        metrics: ObjectMetrics | None = None,
+    ) -> AsyncIterator[Self]:
+        """A checker with a client and a state of its own; ``session`` is aioboto3's, for other credentials.
+
+        Raises :class:`~uploadguard_s3.model.S3Retry` where the state's database cannot be used.
+        """
+        import aioboto3
+        from aiobotocore.config import AioConfig
+
+        settings = options.client
+        config = AioConfig(
+            connect_timeout=settings.connect_s,
+            read_timeout=settings.read_s,
+            retries={"mode": "standard", "max_attempts": settings.attempts},
+            s3={"addressing_style": settings.addressing},
+            max_pool_connections=2 * options.limits.at_once + 4,
+        )
+        session = session if session is not None else aioboto3.Session()
+        state = State(options.state)
+        try:
+            await state.open()
+            async with session.client(
+                "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
+            ) as client:
+                yield cls(guard, options, client=client, state=state, context=context, metrics=metrics)
+        finally:
+            await state.close()
+
+    async def check(self, ref: ObjectRef, *, again: bool = False, context: Context | None = None) -> Checked:
+        """Check one object version, and do what its verdict asks for, once.
+
+        ``again``: also where it was checked, but against an older generation of the hash set. Raises
+        :class:`~uploadguard_s3.model.S3Retry` and :class:`~uploadguard_s3.model.S3Poison`.
+        """
+        route = self.options.route(ref.bucket, ref.key)
+        if route is None or not route.takes(ref.key):
+            return self._booked(Checked(ref, Outcome.SKIPPED), 0.0)
+        async with self._counted():
+            started = time.monotonic()
+            try:
+                checked = await self._check(route, ref, again, context)
+            except S3Error as error:
+                self._failed(error)
+                raise
+            except UploadguardError as error:  # nothing to check against, or nowhere to record it
+                self._failed(error)
+                raise S3Retry(f"the Guard cannot answer now: {error}") from error
+            return self._booked(checked, time.monotonic() - started)
+
+    async def confirm(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        version_id: str | None = None,
+        etag: str | None = None,
+        context: Context | None = None,
+    ) -> Checked:
+        """Check and publish what was uploaded through a presigned URL, in the request that says it is there.
+
+        Serve :attr:`~uploadguard_s3.model.Checked.published`, and only if it is not None. What the uploader writes
+        through the same URL afterwards is another version, with a check of its own; the published copy stays. An
+        event for the same upload may come before or after: there is one verdict.
+
+        Raises as :meth:`check`, and :class:`~uploadguard.errors.ConfigError` where the key's route publishes nothing.
+        """
+        route = self.options.route(bucket, key)
+        if route is None or not route.takes(key) or route.public is None:
+            raise ConfigError("confirm is for keys of a route with a public place, that are checked")
+        checked = await self.check(ObjectRef(bucket, key, version_id, etag), context=context)
+        if checked.outcome is Outcome.GONE:
+            checked = await self._earlier(checked, etag if version_id is None else version_id)
+        if checked.published is None and checked.verdict in (Verdict.ALLOW, Verdict.NOT_SCANNED):
+            known = Known(checked.verdict, checked.reference or "", 0, 0.0, done=True)
+            published = await self._effects.published(known, public_place(route, key))
+            checked = replace(checked, published=published)
+        return checked
+
+    def generation(self) -> int:
+        """The number of the generation that checks see now."""
+        return self._guard.status().generation
+
+    def version_of(self, ref: ObjectRef) -> bytes | None:
+        """What the state knows a version by; None where ``ref`` names none."""
+        if ref.version_id not in (None, NO_VERSION):
+            return version_id(ref.bucket, ref.key, f"version {ref.version_id}")
+        return version_id(ref.bucket, ref.key, f"etag {ref.etag}") if ref.etag is not None else None
+
+    async def _check(self, route: RouteOptions, ref: ObjectRef, again: bool, context: Context | None) -> Checked:
+        for _ in range(_ROUNDS):
+            try:
+                async with self._reserved(ref) as begun:
+                    return await self._check_reserved(route, ref, begun, again, context)
+            except Gone:
+                return Checked(ref, Outcome.GONE)
+            except Changed:  # its overwriter may have lost its event: check it now
+                if self._metrics is not None:
+                    self._metrics.overwritten()
+                ref = ObjectRef(ref.bucket, ref.key)
+        raise S3Retry("it is overwritten again and again", after_s=_LATER_S)
+
+    @asynccontextmanager
+    async def _reserved(self, ref: ObjectRef) -> AsyncIterator[Begun]:
+        """Have the key for this check alone."""
+        key, version = key_id(ref.bucket, ref.key), self.version_of(ref)
+        for _ in range(_TURNS):
+            begun = await self.state.begin(key, version)
+            if begun is not None:
+                break
+            await asyncio.sleep(_TURN_S)
+        else:
+            raise S3Retry("another worker has this key", after_s=_LATER_S)
+        renewing = asyncio.create_task(self._renew(begun))
+        try:
+            yield begun
+        except BaseException:
+            with suppress(S3Retry):  # it is another worker's, or will be when the lease ends
+                await self.state.release(begun)
+            raise
+        finally:
+            renewing.cancel()
+
+    async def _renew(self, begun: Begun) -> None:
+        with suppress(S3Retry):  # what is kept next finds out
+            while True:
+                await asyncio.sleep(self.state.lease_s / 3)
+                await self.state.renew(begun)
+
+    async def _check_reserved(
+        self, route: RouteOptions, ref: ObjectRef, begun: Begun, again: bool, context: Context | None
+    ) -> Checked:
+        if self.version_of(ref) is None:
+            current = await self.store.current(ref)
+            if current is None:
+                raise Gone
+            ref = replace(current.ref, sequencer=ref.sequencer)
+            begun = replace(begun, known=await self._known(ref))
+        known = begun.known
+        if known is not None and again and known.done and known.generation < self.generation():
+            known = None
+        if known is not None and known.done:
+            if await self._stands(ref, known):
+                return await self._duplicate(ref, known, begun)
+            known = None
+        if known is not None:
+            return await self._resume(route, ref, known, begun, context)
+        return await self._fresh(route, ref, begun, context)
+
+    async def _fresh(self, route: RouteOptions, ref: ObjectRef, begun: Begun, context: Context | None) -> Checked:
+        try:
+            reading = await self.store.read(ref)
+        except Changed:
+            raise Gone from None  # the event's version is overwritten; its overwriter has an event
+        try:
+            found = reading.found
+            if self.version_of(found.ref) != self.version_of(ref):  # the event did not tell the version
+                known = await self._known(found.ref)
+                if known is not None and known.done:
+                    return await self._duplicate(found.ref, known, begun)
+            decision = await self._decide(reading, self._context_of(route, found, context))
+        finally:
+            reading.close()
+        if any(failure.code is FailureCode.OVERLOADED for failure in decision.failures):
+            raise S3Retry("the Guard has too much to do", after_s=_LATER_S)
+        if decision.pending and decision.verdict < Verdict.QUEUE:
+            raise S3Retry("a match service has yet to answer", after_s=_LATER_S)
+        known = Known(decision.verdict, decision.reference, decision.generation, found.modified.timestamp(), done=False)
+        await self.state.decide(begun, self._version(found.ref), known)
+        return await self._carry_out(route, found, known, begun, decision)
+
+    async def _decide(self, reading: Reading, context: Context) -> Decision:
+        size = reading.found.size_bytes
+        unread = size > self._max_bytes and not self.options.limits.read_too_large
+        async with self._budget.take(0 if unread else min(size, self._max_bytes)):
+            with self._guard.inspect(context) as inspection:
+                if unread:
+                    inspection.leave_unread(size)
+                else:
+                    async for chunk in reading.chunks():
+                        await inspection.awrite(chunk)
+                return await inspection.afinish()
+
+    async def _resume(
+        self, route: RouteOptions, ref: ObjectRef, known: Known, begun: Begun, context: Context | None
+    ) -> Checked:
+        """Go on after a crash: the verdict is kept already."""
+        found = await self.store.head(ref)
+        if found is not None and self._version(found.ref) == self._version(ref):
+            if found.fixed or found.modified.timestamp() == known.modified:
+                return await self._carry_out(route, found, known, begun, None)
+            return await self._fresh(route, ref, begun, context)  # the same bytes, uploaded again
+        # It was the last effect to take it away, or it was overwritten and nothing is left to be done with it.
+        done = replace(known, done=True)
+        moment = Moment(self._version(ref), ref.sequencer, known.modified)
+        await self.state.finish(begun, moment.version, done, moment)
+        return Checked(ref, OUTCOMES[known.verdict], None, (), known.verdict, known.reference)
+
+    async def _carry_out(
+        self, route: RouteOptions, found: Found, known: Known, begun: Begun, decision: Decision | None
+    ) -> Checked:
+        moment = Moment(self._version(found.ref), found.ref.sequencer, found.modified.timestamp())
+        digests = {} if decision is None else {one.signal_type: one.value for one in decision.hashes}
+        order = Order(route, found, known, moment, begun.newest, digests)
+        effects, published = await self._effects.carry_out(order)
+        done = replace(known, done=True, effects=effects, published=published is not None)
+        await self.state.finish(begun, moment.version, done, moment)
+        return Checked(found.ref, OUTCOMES[known.verdict], decision, effects, known.verdict, known.reference, published)
+
+    async def _stands(self, ref: ObjectRef, known: Known) -> bool:
+        """Whether what was done with a version is still all there is to be done: it was not uploaded anew."""
+        if ref.version_id not in (None, NO_VERSION):
+            return True
+        current = await self.store.current(ref)
+        if current is None or current.ref.etag != ref.etag:
+            return True
+        return "deleted" not in known.effects and current.modified.timestamp() == known.modified
+
+    async def _duplicate(self, ref: ObjectRef, known: Known, begun: Begun) -> Checked:
+        await self.state.release(begun, Moment(self._version(ref), ref.sequencer, known.modified))
+        return Checked(ref, Outcome.DUPLICATE, None, (), known.verdict, known.reference)
+
+    async def _earlier(self, gone: Checked, token: str | None) -> Checked:
+        """What became of a key whose object is not there any more: an event's check may have been faster."""
+        ref = gone.ref
+        newest = await self.state.newest(key_id(ref.bucket, ref.key))
+        wanted = self.version_of(ref)
+        if newest is None or (token is not None and wanted != newest.version):
+            return gone
+        known = (await self.state.known([newest.version])).get(newest.version)
+        if known is None or not known.done:
+            return gone
+        return Checked(ref, Outcome.DUPLICATE, None, (), known.verdict, known.reference)
+
+    async def _known(self, ref: ObjectRef) -> Known | None:
+        version = self._version(ref)
+        return (await self.state.known([version])).get(version)
+
+    def _version(self, ref: ObjectRef) -> bytes:
+        version = self.version_of(ref)
+        if version is None:
+            raise S3Poison("the S3 service tells neither a version nor an ETag of it")
+        return version
+
+    def _context_of(self, route: RouteOptions, found: Found, context: Context | None) -> Context:
+        ref = found.ref
+        if context is None:
+            filename = ref.key.rpartition("/")[2]
+            context = self._context(ref, found.metadata) if self._context is not None else Context(filename=filename)
+        version = f"?versionId={quote(ref.version_id or '')}" if found.fixed else ""
+        return replace(
+            context,
+            object_id=context.object_id or f"s3://{ref.bucket}/{quote(ref.key)}{version}",
+            tenant=context.tenant or route.tenant,
+        )
+
+    @asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        async with self._room:
+            self._under_way += 1
+            self._show()
+            try:
+                await self.state.purge()
+                yield
+            finally:
+                self._under_way -= 1
+                self._show()
+
+    def _show(self) -> None:
+        if self._metrics is not None:
+            self._metrics.under_way(self._under_way, self._budget.used_bytes)
+
+    def _booked(self, checked: Checked, seconds: float) -> Checked:
+        if self._metrics is not None:
+            self._metrics.checked(checked, seconds)
+        return checked
+
+    def _failed(self, error: UploadguardError) -> None:
+        if self._metrics is not None:
+            self._metrics.failed("poison" if isinstance(error, S3Poison) else "retry")

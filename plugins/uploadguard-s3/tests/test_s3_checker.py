@@ -1,0 +1,103 @@
+"""Objects on a real server, from upload to what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from s3_objects import BLOCKED, QUEUED, UNSCANNED, Place, allowed, open_guard, placed
+
+from uploadguard import Guard
+from uploadguard_s3 import Outcome
+
+Client = Callable[[], AbstractAsyncContextManager[Any]]
+Named = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UPLOADGUARD_SANDBOX__ISOLATION", "none")
+        with open_guard(tmp_path_factory.mktemp("guard") / "hashset") as opened:
+            yield opened
+
+
+@pytest.fixture
+def run(s3: Client, bucket_name: Named, guard: Guard, tmp_path: Path) -> Callable[..., Any]:
+    """Runs a coroutine of a :class:`Place`."""
+
+    def runs(body: Callable[[Place], Any], **more: Any) -> Any:
+        async def inside() -> Any:
+            async with s3() as client, placed(client, bucket_name, guard, tmp_path / "state.db", **more) as place:
+                return await body(place)
+
+        return asyncio.run(inside())
+
+    return runs
+
+
+@pytest.mark.parametrize("versions", [True, False])
+def test_what_is_allowed_is_moved_and_all_else_is_not(run: Callable[..., Any], versions: bool) -> None:
+    async def body(place: Place) -> None:
+        made = {}
+        for name, data in (("good", allowed()), ("bad", BLOCKED), ("near", QUEUED), ("text", UNSCANNED)):
+            ref = await place.put(f"in/{name} é+%.jpg", data, Metadata={"who": "me"}, Tagging="theirs=1")
+            made[name] = await place.checker.check(ref)
+        outcomes = {name: checked.outcome for name, checked in made.items()}
+        assert outcomes == {
+            "good": Outcome.ALLOWED,
+            "bad": Outcome.BLOCKED,
+            "near": Outcome.QUEUED,
+            "text": Outcome.NOT_SCANNED,
+        }
+        assert {name: checked.effects for name, checked in made.items()} == {
+            "good": ("promoted", "deleted"),
+            "bad": ("quarantined", "deleted"),
+            "near": ("tagged", "quarantined"),
+            "text": ("tagged",),
+        }
+        assert await place.keys(place.public) == ["good é+%.jpg"]
+        assert await place.body(place.public, "good é+%.jpg") == allowed()
+        head = await place.client.head_object(Bucket=place.public, Key="good é+%.jpg")
+        assert head["Metadata"] == {"who": "me"}
+        tags = await place.tags(place.public, "good é+%.jpg")
+        assert (tags["theirs"], tags["uploadguard-verdict"]) == ("1", "allow")
+        assert tags["uploadguard-reference"] == made["good"].reference
+        assert await place.keys(place.uploads) == ["in/near é+%.jpg", "in/text é+%.jpg"]
+        assert (await place.tags(place.uploads, "in/text é+%.jpg"))["uploadguard-verdict"] == "not_scanned"
+        kept = await place.keys(place.quarantine)
+        assert sorted(key.rpartition("/")[0] for key in kept) == ["in/bad é+%.jpg", "in/near é+%.jpg"]
+        bad = next(key for key in kept if "bad" in key)
+        assert await place.body(place.quarantine, bad) == BLOCKED
+
+    run(body, versions=versions)
+
+
+@pytest.mark.parametrize("versions", [True, False])
+def test_a_second_delivery_does_nothing(run: Callable[..., Any], versions: bool) -> None:
+    async def body(place: Place) -> None:
+        for data, kept in ((allowed(), 0), (BLOCKED, 1), (UNSCANNED, 1)):
+            ref = await place.put("in/a.jpg", data)
+            first = await place.checker.check(ref)
+            second = await place.checker.check(ref)
+            assert (second.outcome, second.effects, second.decision) == (Outcome.DUPLICATE, (), None)
+            assert (second.verdict, second.reference) == (first.verdict, first.reference)
+            assert len(await place.keys(place.quarantine)) == kept
+
+    run(body, versions=versions)
+
+
+def test_the_same_bytes_uploaded_again_are_checked_again_where_there_are_no_versions(run: Callable[..., Any]) -> None:
+    async def body(place: Place) -> None:
+        first = await place.checker.check(await place.put("in/a.jpg", allowed()))
+        await place.client.delete_object(Bucket=place.public, Key="a.jpg")
+        again = await place.checker.check(await place.put("in/a.jpg", allowed()))
+        assert (first.outcome, again.outcome) == (Outcome.ALLOWED, Outcome.ALLOWED)
+        assert await place.keys(place.public) == ["a.jpg"]
+        assert await place.keys(place.uploads) == []
+
+    run(body, versions=False)
