@@ -30,7 +30,7 @@ from uploadguard.models import Decision
 from uploadguard.web.answers import Answer, Shape
 from uploadguard.web.arriving import CheckedFile, Hold, Queue, Refused, admit, conclude, decide
 from uploadguard.web.checking import GuardSource, RequestCheck, RequestContext
-from uploadguard.web.multipart import ReceivedForm, is_form
+from uploadguard.web.multipart import ReceivedForm, is_encoded, is_form
 from uploadguard.web.starlette import peer_context, receive_request, response_of
 
 try:
@@ -251,6 +251,8 @@ async def _check_parsed(check: RequestCheck[Request], request: Request) -> dict[
     uploads = [(name, upload) for name, upload in uploads if upload.filename or upload.size]
     if len(uploads) > limits.max_files or sum(upload.size or 0 for _, upload in uploads) > limits.max_body_bytes:
         raise Refused(answers.too_large())
+    if any(is_encoded(upload.headers.get("content-transfer-encoding")) for _, upload in uploads):
+        raise Refused(answers.broken())
     files = []
     with admit(guard, answers, limits, request.headers.get("content-length")):
         for name, upload in uploads:

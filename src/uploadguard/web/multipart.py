@@ -47,6 +47,7 @@ __all__ = [
     "FormParser",
     "Part",
     "ReceivedForm",
+    "is_encoded",
     "is_form",
     "media_type",
     "receive_file",
@@ -58,7 +59,7 @@ ContextOf: TypeAlias = Callable[[str | None], Context | None]
 
 _MAX_HEADERS = 16
 _MAX_HEADER_BYTES = 8192
-_UNENCODED = (b"", b"7bit", b"8bit", b"binary")
+_UNENCODED = ("", "7bit", "8bit", "binary")
 
 _silent = logging.getLogger("uploadguard.multipart.parser")
 _silent.propagate = False
@@ -135,6 +136,14 @@ def media_type(content_type: str | None) -> str:
 def is_form(content_type: str | None) -> bool:
     """Whether a request's Content-Type says that its body is a form with parts."""
     return media_type(content_type) == "multipart/form-data"
+
+
+def is_encoded(transfer_encoding: str | None) -> bool:
+    """Whether a part's Content-Transfer-Encoding makes it another file than its bytes are.
+
+    Most applications would leave it as it is, some would decode it: what is checked must be what they get.
+    """
+    return (transfer_encoding or "").strip().lower() not in _UNENCODED
 
 
 class FormParser:
@@ -215,8 +224,7 @@ class FormParser:
         _, options = parse_options_header(headers.get(b"content-disposition"))
         if b"name" not in options:
             raise BrokenForm("a part without a name")
-        # Most applications would leave it as it is, some would decode it: what is checked must be what they get.
-        if headers.get(b"content-transfer-encoding", b"").lower() not in _UNENCODED:
+        if is_encoded(headers.get(b"content-transfer-encoding", b"").decode("latin-1")):
             raise BrokenForm("a part with a transfer encoding")
         self._part.name = _text(options[b"name"])
         if b"filename" in options:

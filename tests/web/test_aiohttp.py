@@ -1,0 +1,41 @@
+"""Whole forms and single parts, under aiohttp's own server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.web.cases import HostCases, serve
+from tests.web.registry import HOSTS
+from tests.web.wsgi import FORM, Server
+from uploadguard.testing.picture import picture_bytes, unrelated_picture, variant_bytes
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from serve(HOSTS["aiohttp"].command, tmp_path_factory)
+
+
+class TestWholeForms(HostCases):
+    """``check_form``."""
+
+    def test_a_raw_body_is_one_file(self, server: Server) -> None:
+        picture = unrelated_picture()
+        reply = server.send("PUT", "/raw", picture, {"Content-Type": "image/jpeg"})
+        assert reply.json == {"size": len(picture), "verdict": "allow", "start": picture[:4].hex()}
+        assert server.send("PUT", "/raw", picture_bytes()).status == 422
+
+    def test_a_queued_upload_can_be_passed_to_the_handler(self, server: Server) -> None:
+        reply = server.post(("file", "a.jpg", variant_bytes("mirrored")), path="/passed")
+        assert (reply.status, reply.json["files"][0][4]) == (200, "queue")
+
+
+class TestParts(HostCases):
+    """``check_part``: the worst of several files is the first that may not go on."""
+
+    path = "/parts"
+
+    def test_a_body_that_is_no_form_is_refused(self, server: Server) -> None:
+        """That is for whoever asks aiohttp for the parts."""
+        assert server.send("POST", self.path, b"no form", FORM).status == 500
