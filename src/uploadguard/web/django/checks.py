@@ -140,6 +140,17 @@ def _check_trial() -> Iterator[CheckMessage]:
         yield CheckWarning(
             "sandbox.isolation is none: uploads are decoded in Django's own process.", id="uploadguard.W008"
         )
+    most = django_settings.DATA_UPLOAD_MAX_NUMBER_FILES
+    if most is not None and most < settings.web.max_files:
+        yield CheckWarning(
+            "DATA_UPLOAD_MAX_NUMBER_FILES is below web.max_files: in between Django answers 400, not 413.",
+            id="uploadguard.W009",
+        )
+    if django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE is None:
+        yield CheckWarning(
+            "DATA_UPLOAD_MAX_MEMORY_SIZE is None: a form's text fields may fill the memory before its files come.",
+            id="uploadguard.W010",
+        )
 
 
 def _place(paths: Any, wanted: type) -> int | None:
