@@ -141,9 +141,10 @@ class Keeper:
         self._recorder.after_fork()
 
     def _is_kept(self, decision: Decision) -> bool:
-        if decision.verdict is Verdict.NOT_SCANNED and not decision.matches:
+        verdict = decision.shadow if decision.shadow is not None else decision.verdict
+        if verdict is Verdict.NOT_SCANNED and not decision.matches:
             return self._settings.ledger.record_not_scanned
-        return decision.verdict is not Verdict.ALLOW or bool(decision.matches or decision.failures)
+        return verdict is not Verdict.ALLOW or bool(decision.matches or decision.failures)
 
     def _is_preserved(self, decision: Decision) -> bool:
         if self._vault is None or decision.verdict < Verdict.QUEUE:
