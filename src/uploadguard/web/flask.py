@@ -319,7 +319,7 @@ class _Taking:
         arriving.decide()
         arriving.seek(0)
         assert arriving.decision is not None
-        body = FileStorage(arriving.file, content_type=request.content_type)
+        body = FileStorage(arriving.file, filename="", content_type=request.content_type)
         return CheckedUploads([Checked("", body, arriving.decision)], body)
 
 
