@@ -12,6 +12,7 @@ import pytest
 from s3_server import S3Server, running_s3
 
 _NUMBERS = itertools.count(1)
+_SESSION = aioboto3.Session()  # has read the descriptions of the services, which takes longer than a test
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def s3(s3_server: S3Server) -> Callable[[], AbstractAsyncContextManager[Any]]:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Any]:
-        async with aioboto3.Session().client("s3", **s3_server.client_options()) as client:
+        async with _SESSION.client("s3", **s3_server.client_options()) as client:
             yield client
 
     return opened

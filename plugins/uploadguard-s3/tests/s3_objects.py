@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,12 @@ from uploadguard.hashset import HashSet
 from uploadguard.testing.media import encode, make_photo
 from uploadguard.testing.picture import picture_bytes, variant_bytes
 from uploadguard_s3.checker import ObjectChecker
+from uploadguard_s3.metrics import ObjectMetrics
 from uploadguard_s3.model import ObjectRef
 from uploadguard_s3.options import S3Options
 from uploadguard_s3.state import State
 
-__all__ = ["BLOCKED", "QUEUED", "UNSCANNED", "Place", "allowed", "open_guard", "placed"]
+__all__ = ["BLOCKED", "QUEUED", "UNSCANNED", "Place", "allowed", "make_buckets", "open_guard", "placed"]
 
 BLOCKED = picture_bytes()
 QUEUED = variant_bytes("resized")
@@ -39,68 +40,91 @@ def open_guard(directory: Path, **overrides: Any) -> Guard:
 
 @dataclass
 class Place:
-    """A checker, a client, and the buckets ``uploads``, ``public`` and ``quarantine`` of one test."""
+    """A checker, a client, and a corner of the buckets for one test alone: ``prefix`` is left out in all keys here."""
 
     checker: ObjectChecker
     client: Any
+    prefix: str
     uploads: str
-    public: str
-    quarantine: str
+    public: str = "public"
+    quarantine: str = "quarantine"
 
     async def put(self, key: str, body: bytes, **more: Any) -> ObjectRef:
         """Upload, as an event would tell of it."""
-        answer = await self.client.put_object(Bucket=self.uploads, Key=key, Body=body, **more)
-        return ObjectRef(self.uploads, key, answer.get("VersionId"), answer["ETag"].strip('"'), None, len(body))
+        answer = await self.client.put_object(Bucket=self.uploads, Key=self.prefix + key, Body=body, **more)
+        return ObjectRef(
+            self.uploads, self.prefix + key, answer.get("VersionId"), answer["ETag"].strip('"'), None, len(body)
+        )
 
     async def keys(self, bucket: str) -> list[str]:
         """What lies in a bucket now."""
-        return [one["Key"] for one in (await self.client.list_objects_v2(Bucket=bucket)).get("Contents", ())]
+        answer = await self.client.list_objects_v2(Bucket=bucket, Prefix=self.prefix)
+        return [one["Key"].removeprefix(self.prefix) for one in answer.get("Contents", ())]
 
     async def body(self, bucket: str, key: str) -> bytes:
         """An object's bytes."""
-        answer = await self.client.get_object(Bucket=bucket, Key=key)
+        answer = await self.client.get_object(Bucket=bucket, Key=self.prefix + key)
         return bytes(await answer["Body"].read())
 
-    async def tags(self, bucket: str, key: str, **version: str) -> dict[str, str]:
+    async def head(self, bucket: str, key: str) -> Any:
+        """What is said of an object."""
+        return await self.client.head_object(Bucket=bucket, Key=self.prefix + key)
+
+    async def tags(self, ref: ObjectRef) -> dict[str, str]:
         """An object's tags."""
-        answer = await self.client.get_object_tagging(Bucket=bucket, Key=key, **version)
+        version = {"VersionId": ref.version_id} if ref.version_id is not None else {}
+        answer = await self.client.get_object_tagging(Bucket=ref.bucket, Key=ref.key, **version)
         return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
 
 
-Named = Callable[[str], str]
+_BUCKETS = {"versions": "Enabled", "flat": None, "public": None, "public-versions": "Enabled", "quarantine": None}
+_MADE: set[str] = set()
+
+
+async def make_buckets(client: Any) -> None:
+    """The buckets that all tests share, once: a bucket of one's own takes a third of a second."""
+    if client.meta.endpoint_url in _MADE:
+        return
+    for bucket, versioning in _BUCKETS.items():
+        await client.create_bucket(Bucket=bucket)
+        if versioning is not None:
+            await client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": versioning})
+    await client.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+    _MADE.add(client.meta.endpoint_url)
 
 
 @asynccontextmanager
 async def placed(
     client: Any,
-    named: Named,
+    prefix: str,
     guard: Guard,
     state: Path,
     *,
     versions: bool = True,
-    route: Callable[[Place], dict[str, Any]] | None = None,
-    wrapped: Callable[[Any], Any] | None = None,
-    **tables: Any,
+    route: Mapping[str, Any] = {},
+    wrapped: Callable[[Any], Any] = lambda client: client,
+    tables: Mapping[str, Any] = {},
+    metrics: ObjectMetrics | None = None,
 ) -> AsyncIterator[Place]:
-    """Buckets and a checker for them. ``route`` changes the only route; ``wrapped`` what the checker calls."""
-    buckets = {purpose: named(purpose) for purpose in ("uploads", "public", "quarantine")}
-    for bucket in buckets.values():
-        await client.create_bucket(Bucket=bucket)
-    if versions:
-        await client.put_bucket_versioning(Bucket=buckets["uploads"], VersioningConfiguration={"Status": "Enabled"})
+    """A checker for the prefix. ``route`` changes the only route; ``wrapped`` what the checker calls."""
+    await make_buckets(client)
+    uploads = "versions" if versions else "flat"
     base = {
-        "bucket": buckets["uploads"],
-        "prefix": "in/",
-        "public_bucket": buckets["public"],
-        "public_prefix": "",
-        "quarantine_bucket": buckets["quarantine"],
+        "bucket": uploads,
+        "prefix": f"{prefix}in/",
+        "public_bucket": "public",
+        "public_prefix": prefix,
+        "quarantine_bucket": "quarantine",
+        "quarantine_prefix": f"{prefix}kept/",
     }
-    changed = route(Place(None, client, **buckets)) if route is not None else {}  # type: ignore[arg-type]
-    options = S3Options.of(state={"path": state}, routes={"only": {**base, **changed}}, **tables)
+    only = {name: value for name, value in {**base, **route}.items() if value is not None}
+    options = S3Options.of(**{"state": {"path": state, "lease_s": 1.0}, **tables}, routes={"only": only})
     opened = State(options.state)
     try:
         await opened.open()
-        used = wrapped(client) if wrapped is not None else client
-        yield Place(ObjectChecker(guard, options, client=used, state=opened), client, **buckets)
+        checker = ObjectChecker(guard, options, client=wrapped(client), state=opened, metrics=metrics)
+        yield Place(
+            checker, client, prefix, uploads, only.get("public_bucket", uploads), only.get("quarantine_bucket", "")
+        )
     finally:
         await opened.close()

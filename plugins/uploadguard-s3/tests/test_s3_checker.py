@@ -32,7 +32,10 @@ def run(s3: Client, bucket_name: Named, guard: Guard, tmp_path: Path) -> Callabl
 
     def runs(body: Callable[[Place], Any], **more: Any) -> Any:
         async def inside() -> Any:
-            async with s3() as client, placed(client, bucket_name, guard, tmp_path / "state.db", **more) as place:
+            async with (
+                s3() as client,
+                placed(client, f"{bucket_name('test')}/", guard, tmp_path / "state.db", **more) as place,
+            ):
                 return await body(place)
 
         return asyncio.run(inside())
@@ -62,15 +65,18 @@ def test_what_is_allowed_is_moved_and_all_else_is_not(run: Callable[..., Any], v
         }
         assert await place.keys(place.public) == ["good é+%.jpg"]
         assert await place.body(place.public, "good é+%.jpg") == allowed()
-        head = await place.client.head_object(Bucket=place.public, Key="good é+%.jpg")
-        assert head["Metadata"] == {"who": "me"}
-        tags = await place.tags(place.public, "good é+%.jpg")
+        assert (await place.head(place.public, "good é+%.jpg"))["Metadata"] == {"who": "me"}
+        published = made["good"].published
+        assert published is not None
+        tags = await place.tags(published)
+        assert (published.bucket, published.key) == (place.public, f"{place.prefix}good é+%.jpg")
         assert (tags["theirs"], tags["uploadguard-verdict"]) == ("1", "allow")
         assert tags["uploadguard-reference"] == made["good"].reference
         assert await place.keys(place.uploads) == ["in/near é+%.jpg", "in/text é+%.jpg"]
-        assert (await place.tags(place.uploads, "in/text é+%.jpg"))["uploadguard-verdict"] == "not_scanned"
+        assert (await place.tags(made["text"].ref))["uploadguard-verdict"] == "not_scanned"
         kept = await place.keys(place.quarantine)
-        assert sorted(key.rpartition("/")[0] for key in kept) == ["in/bad é+%.jpg", "in/near é+%.jpg"]
+        names = sorted(key.removeprefix(f"kept/{place.prefix}").rpartition("/")[0] for key in kept)
+        assert names == ["in/bad é+%.jpg", "in/near é+%.jpg"]
         bad = next(key for key in kept if "bad" in key)
         assert await place.body(place.quarantine, bad) == BLOCKED
 
@@ -94,7 +100,7 @@ def test_a_second_delivery_does_nothing(run: Callable[..., Any], versions: bool)
 def test_the_same_bytes_uploaded_again_are_checked_again_where_there_are_no_versions(run: Callable[..., Any]) -> None:
     async def body(place: Place) -> None:
         first = await place.checker.check(await place.put("in/a.jpg", allowed()))
-        await place.client.delete_object(Bucket=place.public, Key="a.jpg")
+        await place.client.delete_object(Bucket=place.public, Key=f"{place.prefix}a.jpg")
         again = await place.checker.check(await place.put("in/a.jpg", allowed()))
         assert (first.outcome, again.outcome) == (Outcome.ALLOWED, Outcome.ALLOWED)
         assert await place.keys(place.public) == ["a.jpg"]

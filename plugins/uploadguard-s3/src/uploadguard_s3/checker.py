@@ -165,9 +165,14 @@ class ObjectChecker:
         """The number of the generation that checks see now."""
         return self._guard.status().generation
 
+    @staticmethod
+    def is_fixed(ref: ObjectRef) -> bool:
+        """Whether ``ref`` names a version that can never be overwritten."""
+        return ref.version_id not in (None, NO_VERSION)
+
     def version_of(self, ref: ObjectRef) -> bytes | None:
         """What the state knows a version by; None where ``ref`` names none."""
-        if ref.version_id not in (None, NO_VERSION):
+        if self.is_fixed(ref):
             return version_id(ref.bucket, ref.key, f"version {ref.version_id}")
         return version_id(ref.bucket, ref.key, f"etag {ref.etag}") if ref.etag is not None else None
 
@@ -293,7 +298,7 @@ class ObjectChecker:
 
     async def _stands(self, ref: ObjectRef, known: Known) -> bool:
         """Whether what was done with a version is still all there is to be done: it was not uploaded anew."""
-        if ref.version_id not in (None, NO_VERSION):
+        if self.is_fixed(ref):
             return True
         current = await self.store.current(ref)
         if current is None or current.ref.etag != ref.etag:
