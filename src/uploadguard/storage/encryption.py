@@ -63,11 +63,13 @@ _LABELS: dict[Purpose, str] = {
     "segment": "uploadguard hash set, segment",
     "manifest": "uploadguard hash set, manifest",
     "evidence": "uploadguard evidence, file",
+    "tripped": "uploadguard hash set, tripped lists",
 }
 _KEY_SETTINGS: dict[Purpose, str] = {
     "segment": "hashset.encryption.key_file or hashset.encryption.key_env",
     "manifest": "hashset.encryption.key_file or hashset.encryption.key_env",
     "evidence": "evidence.key_file or evidence.key_env",
+    "tripped": "hashset.encryption.key_file or hashset.encryption.key_env",
 }
 
 
