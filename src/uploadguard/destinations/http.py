@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from uploadguard.destinations.kept import KeptConnections
 
-__all__ = ["Answer", "HttpClient", "check_url", "error_of", "retry_after_s"]
+__all__ = ["Answer", "HttpClient", "check_base_url", "check_url", "error_of", "retry_after_s"]
 
 _POSTPONED = frozenset({401, 403, 407, 408, 409, 421, 425, 429})
 _OUTAGES = frozenset({401, 403, 407, 429, 502, 503, 504})
@@ -306,6 +306,17 @@ def check_url(url: str, *, plain_http: bool = False) -> str:
     if parts.scheme == "http" and not plain_http and not _is_loopback(host):
         raise ValueError("must begin with https://, since what is sent is confidential; see plain_http")
     return url
+
+
+def check_base_url(url: str) -> str:
+    """The URL that paths are added to, without a slash at its end. Raises ``ValueError``, without it."""
+    try:
+        parts = urlsplit(check_url(url))
+    except ValueError as error:
+        raise ValueError(str(error).removesuffix("; see plain_http")) from None
+    if parts.query:
+        raise ValueError("must not have a query")
+    return url.rstrip("/")
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from uploadguard.config_types import Flag, Section
-from uploadguard.destinations.http import check_url
+from uploadguard.destinations.http import check_base_url
 from uploadguard.destinations.options import DestinationOptions, EnvName, SecretFile
 from uploadguard_ncmec.schema import IncidentType
 from uploadguard_ncmec.values import is_email
@@ -25,12 +24,6 @@ def _email(text: str) -> str:
     if not is_email(text):
         raise ValueError("is not an email address")
     return text
-
-
-def _base_url(url: str) -> str:
-    if urlsplit(check_url(url)).query:
-        raise ValueError("must not have a query")
-    return url.rstrip("/")
 
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4000, strip_whitespace=True)]
@@ -51,7 +44,7 @@ class NcmecOptions(DestinationOptions):
     kind: Literal["ncmec"]
     occasions: Annotated[tuple[Literal["report"], ...], Field(min_length=1, max_length=1)] = ("report",)
     environment: Literal["test", "production"] = "test"
-    base_url: Annotated[str, AfterValidator(_base_url)] | None = None
+    base_url: Annotated[str, AfterValidator(check_base_url)] | None = None
     username: Annotated[Text, Field(pattern="^[^:]+$", repr=False)]
     password_env: EnvName | None = None
     password_file: SecretFile | None = None

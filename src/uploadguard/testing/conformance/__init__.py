@@ -1,4 +1,4 @@
-"""Suites that a plugin's signal types, list readers and actions must pass; the built-in ones pass them too.
+"""Suites that a plugin's signal types, list readers, actions and matchers must pass; the built-in ones pass them too.
 
 Subclass one in a test module, name the class ``Test...``, and let ``make`` give a fresh object::
 
@@ -11,6 +11,7 @@ This needs pytest, numpy and Pillow.
 
 from uploadguard.testing.conformance.actions import ActionConformance
 from uploadguard.testing.conformance.digests import DigestSignalConformance
+from uploadguard.testing.conformance.matchers import MatcherConformance
 from uploadguard.testing.conformance.pixels import PixelSignalConformance
 from uploadguard.testing.conformance.readers import ListReaderConformance, SampleEntry
 from uploadguard.testing.conformance.signals import SignalTypeConformance
@@ -19,6 +20,7 @@ __all__ = [
     "ActionConformance",
     "DigestSignalConformance",
     "ListReaderConformance",
+    "MatcherConformance",
     "PixelSignalConformance",
     "SampleEntry",
     "SignalTypeConformance",

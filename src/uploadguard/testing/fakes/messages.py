@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,11 @@ class Request:
     def media_type(self) -> str:
         """The content type without its parameters, in lower case."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def is_from(self, username: str, password: str) -> bool:
+        """Whether it has these credentials, by Basic authentication."""
+        allowed = base64.b64encode(f"{username}:{password}".encode()).decode()
+        return self.headers.get("authorization") == f"Basic {allowed}"
 
     def form(self) -> dict[str, str]:
         """The fields of a URL-encoded body; the last of each name."""

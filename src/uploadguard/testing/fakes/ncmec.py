@@ -6,7 +6,6 @@ It keeps to what is public of the API: paths, codes, the forms of its answers, a
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import secrets
@@ -143,8 +142,7 @@ class FakeNcmec(FakeServer):
 
     def answer(self, request: Request) -> Response:
         """One call of the API."""
-        allowed = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
-        if request.headers.get("authorization") != f"Basic {allowed}":
+        if not request.is_from(self.username, self.password):
             return Response(401, headers={"WWW-Authenticate": 'Basic realm="CyberTipline"'})
         match request.method, request.path:
             case "GET", "/status":
