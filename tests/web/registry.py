@@ -47,6 +47,6 @@ HOSTS: dict[str, Host] = {
     "fastapi, its own reader": Host(uvicorn("tests.web.apps.fastapi_app:app"), "/plain/upload"),
     "aiohttp": Host(aiohttp_server("tests.web.apps.aiohttp_app")),
     "aiohttp, part by part": Host(aiohttp_server("tests.web.apps.aiohttp_app"), "/parts"),
-    "flask": Host(gunicorn("tests.web.apps.flask_app:app", "--threads=32"), bare=None),
-    "django": Host(gunicorn("tests.web.apps.django_app:application", "--threads=32"), bare=None),
+    "flask": Host(gunicorn("tests.web.apps.flask_app:app", "--threads=32")),
+    "django": Host(gunicorn("tests.web.apps.django_app:application", "--threads=32")),
 }

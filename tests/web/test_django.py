@@ -91,7 +91,7 @@ class TestRequests:
         assert post(("picture", "a.jpg", LISTED)).status_code == 200  # nothing asked for an answer
 
     def test_a_view_can_be_left_alone(self, checks_made: list[str]) -> None:
-        assert post(("picture", "a.jpg", LISTED), path="/unchecked").json() == {"sizes": [len(LISTED)]}
+        assert post(("picture", "a.jpg", LISTED), path="/bare").json() == {"sizes": [len(LISTED)]}
         assert checks_made == []
 
     def test_csrf_comes_first_and_finds_its_token_in_the_form(self) -> None:

@@ -20,6 +20,7 @@ from django.template import Context, Engine
 from django.test import Client, override_settings
 
 from tests.web.apps import django_app
+from tests.web.apps.hold import hold
 from tests.web.wsgi import FORM, ROOT, form, write_config
 from uploadguard import UploadRefused
 from uploadguard.testing import picture
@@ -214,7 +215,7 @@ def found(*, deploy: bool = False) -> set[str]:
 class TestSystemChecks:
     def test_a_whole_installation_has_nothing_to_tell(self, config: Path, tmp_path: Path) -> None:
         guarded = {"default": {"BACKEND": "uploadguard.web.django.GuardedStorage", "OPTIONS": {"storage": "plain"}}}
-        table = {"CONFIG": config, "HOLD": django_app.hold, "OVERRIDES": {"sandbox": {"isolation": "process"}}}
+        table = {"CONFIG": config, "HOLD": hold, "OVERRIDES": {"sandbox": {"isolation": "process"}}}
         with override_settings(UPLOADGUARD=table, STORAGES=guarded):
             assert found(deploy=True) == set()
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.web.wsgi import BOUNDARY, FORM, MAX_BODY_BYTES, Part, Server, ask, form, gunicorn, serving, write_config
+from tests.web.registry import gunicorn
+from tests.web.wsgi import BOUNDARY, FORM, MAX_BODY_BYTES, Part, Server, ask, form, serving, write_config
 from uploadguard.testing import media, picture, testlist
 
 FINE = picture.unrelated_picture()

@@ -112,7 +112,7 @@ def ask(
 
 
 @contextmanager
-def serving(command: Sequence[str], config: Path, directory: Path) -> Iterator[Server]:
+def serving(command: Sequence[str], config: Path, directory: Path, *, isolation: str = "none") -> Iterator[Server]:
     """A server's process, from when it answers until the end. ``{port}`` in the command is its port."""
     directory.mkdir()
     held, log, temporary = directory / "held", directory / "log", directory / "tmp"
@@ -123,7 +123,7 @@ def serving(command: Sequence[str], config: Path, directory: Path) -> Iterator[S
         port = int(listener.getsockname()[1])
     environment = {
         **os.environ, "UPLOADGUARD_CONFIG": str(config), "HELD": str(held), "TMPDIR": str(temporary),
-        "PYTHONPATH": str(ROOT), "UPLOADGUARD_SANDBOX__ISOLATION": "none",
+        "PYTHONPATH": str(ROOT), "UPLOADGUARD_SANDBOX__ISOLATION": isolation,
     }  # fmt: skip
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -149,8 +149,3 @@ def serving(command: Sequence[str], config: Path, directory: Path) -> Iterator[S
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def gunicorn(app: str, *options: str) -> list[str]:
-    """The command that serves an application."""
-    return ["-m", "gunicorn", "--no-control-socket", "--bind=127.0.0.1:{port}", "--graceful-timeout=2", *options, app]

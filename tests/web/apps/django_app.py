@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import django
@@ -16,7 +15,9 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
-HELD = os.environ.get("HELD")
+from tests.web.apps.hold import hold
+from tests.web.apps.probe import alive
+
 HANDLERS = [
     "uploadguard.web.django.UploadguardUploadHandler",
     "django.core.files.uploadhandler.MemoryFileUploadHandler",
@@ -27,13 +28,6 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "uploadguard.web.django.UploadguardMiddleware",
 ]
-
-
-def hold(decision: Any, file: Any) -> None:
-    """Keep a queued upload where nobody is served it."""
-    if HELD is not None:
-        Path(HELD, decision.reference).write_bytes(file.read())
-
 
 if not settings.configured:
     settings.configure(
@@ -51,7 +45,7 @@ if not settings.configured:
     )
     django.setup()
 
-from uploadguard.web.django import check_uploads, uploads_exempt  # noqa: E402 - as in a host, after its settings
+from uploadguard.web.django import check_uploads, get_guard, uploads_exempt  # noqa: E402 - as in a host, after its settings
 
 
 def told(request: HttpRequest) -> JsonResponse:
@@ -95,14 +89,14 @@ async def slow(request: HttpRequest) -> JsonResponse:
 
 @csrf_exempt
 @uploads_exempt
-def unchecked(request: HttpRequest) -> JsonResponse:
+def bare(request: HttpRequest) -> JsonResponse:
     """Nothing is checked here, by the host's own wish."""
     return JsonResponse({"sizes": [file.size for file in request.FILES.values()]})
 
 
-def alive(request: HttpRequest) -> JsonResponse:
-    """Nothing is uploaded here."""
-    return JsonResponse({"pid": os.getpid()})
+def is_alive(request: HttpRequest) -> JsonResponse:
+    """That it runs."""
+    return JsonResponse(alive(get_guard()))
 
 
 urlpatterns = [
@@ -110,8 +104,8 @@ urlpatterns = [
     path("form", form),
     path("raw", raw),
     path("async", slow),
-    path("unchecked", unchecked),
-    path("alive", alive),
+    path("bare", bare),
+    path("alive", is_alive),
 ]
 application = get_wsgi_application()
 

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import flask
 
+from tests.web.apps.hold import hold
+from tests.web.apps.probe import alive
 from uploadguard.web.flask import Uploadguard
-
-HELD = os.environ.get("HELD")
-
-
-def hold(decision: Any, file: Any) -> None:
-    """Keep a queued upload where nobody is served it."""
-    if HELD is not None:
-        Path(HELD, decision.reference).write_bytes(file.read())
-
 
 uploads = Uploadguard(hold=hold)
 
@@ -30,7 +22,8 @@ def create_app(**config: Any) -> flask.Flask:
     app.add_url_rule("/upload", view_func=upload, methods=["POST"])
     app.add_url_rule("/raw", view_func=raw, methods=["PUT", "POST"])
     app.add_url_rule("/async", view_func=slow, methods=["POST"])
-    app.add_url_rule("/alive", view_func=alive)
+    app.add_url_rule("/bare", view_func=bare, methods=["POST"])
+    app.add_url_rule("/alive", view_func=is_alive)
     return app
 
 
@@ -63,9 +56,14 @@ async def slow() -> dict[str, Any]:
     return told()
 
 
-def alive() -> dict[str, Any]:
-    """Nothing is uploaded here."""
-    return {"pid": os.getpid()}
+def bare() -> dict[str, Any]:
+    """A form that is read and not checked, to compare with."""
+    return {"sizes": [len(file.read()) for file in flask.request.files.values()]}
+
+
+def is_alive() -> dict[str, Any]:
+    """That it runs."""
+    return alive(uploads.guard)
 
 
 app = create_app()
