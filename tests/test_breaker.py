@@ -90,7 +90,7 @@ def open_guard(directory: Path, alarms: Alarms) -> Iterator[Callable[..., Guard]
     def make(**overrides: Any) -> Guard:
         plugins = {"alarms": alarms, **overrides.pop("plugins", {})}
         safety = {**SAFETY, **overrides.pop("safety", {})}
-        hashset = {"path": directory, "refresh_s": 0.001, **overrides.pop("hashset", {})}
+        hashset = {"path": directory, "refresh_s": 60.0, **overrides.pop("hashset", {})}
         guard = Guard.open(hashset=hashset, plugins=plugins, safety=safety, **overrides)
         opened.append(guard)
         return guard
@@ -103,6 +103,12 @@ def open_guard(directory: Path, alarms: Alarms) -> Iterator[Callable[..., Guard]
 def trip(guard: Guard, *, first: int = 0) -> list[Decision]:
     """As many matches as it takes, and nothing else."""
     return [guard.check(upload(first + number)) for number in range(SAFETY["breaker_min_uploads"])]
+
+
+def follow(guard: Guard) -> Guard:
+    """As after ``hashset.refresh_s``."""
+    guard.refresh()
+    return guard
 
 
 # The window
@@ -272,7 +278,7 @@ def test_the_log_and_the_alarm_name_no_list(
     with caplog.at_level(logging.DEBUG, "uploadguard"):
         first, second = open_guard(), open_guard()
         trip(first)
-        assert second.check(upload(100)).verdict is Verdict.QUEUE
+        assert follow(second).check(upload(100)).verdict is Verdict.QUEUE
     said = [*caplog.messages, *(alarm.text for alarm in alarms.trips), repr(first.status())]
     assert any("tripped" in message for message in caplog.messages)
     assert not [text for text in said if LIST in text]
@@ -296,14 +302,14 @@ def test_other_guards_follow_and_a_restart_changes_nothing(open_guard: Callable[
     first, second = open_guard(), open_guard()
     assert second.check(upload(100)).verdict is Verdict.BLOCK
     trip(first)
-    assert second.check(upload(101)).verdict is Verdict.QUEUE
+    assert follow(second).check(upload(101)).verdict is Verdict.QUEUE
     first.close()
     assert open_guard().check(upload(102)).verdict is Verdict.QUEUE
     assert len(alarms.trips) == 1
 
 
 def test_two_that_find_it_at_once_raise_one_alarm(open_guard: Callable[..., Guard], alarms: Alarms) -> None:
-    guards = [open_guard(hashset={"refresh_s": 60.0}) for _ in range(4)]
+    guards = [open_guard() for _ in range(4)]
     threads = [threading.Thread(target=trip, args=(guard,), kwargs={"first": 10}) for guard in guards]
     for thread in threads:
         thread.start()
@@ -318,7 +324,7 @@ def test_a_reset_puts_it_in_force_again_and_counts_from_nothing(
     guard = open_guard()
     trip(guard)
     assert TrippedFile(directory, None).remove([LIST]) == {LIST}
-    assert [guard.check(upload(number)).verdict for number in range(20, 24)] == [Verdict.BLOCK] * 4
+    assert [follow(guard).check(upload(number)).verdict for number in range(20, 24)] == [Verdict.BLOCK] * 4
     assert guard.status().tripped == ()
     assert guard.check(upload(24)).verdict is Verdict.BLOCK
     assert guard.check(upload(25)).verdict is Verdict.QUEUE
@@ -344,9 +350,9 @@ def test_a_damaged_file_queues_everything_until_it_is_started_anew(
             TrippedFile(directory, None).remove([LIST])
         assert LIST not in alarms.trips[-1].text
     TrippedFile(directory, None).clear()
-    assert fresh.check(upload(1000)).verdict is Verdict.BLOCK
+    assert follow(fresh).check(upload(1000)).verdict is Verdict.BLOCK
     assert fresh.status().breaker_error is None
-    assert guard.check(upload(120)).verdict is Verdict.BLOCK
+    assert follow(guard).check(upload(120)).verdict is Verdict.BLOCK
 
 
 def test_where_it_cannot_be_written_this_process_goes_by_it(
@@ -360,10 +366,10 @@ def test_where_it_cannot_be_written_this_process_goes_by_it(
     assert not (directory / FILE_NAME).exists()
     (directory / "tripped.lock").rmdir()
     monkeypatch.setattr(guard._breaker, "_retry_at", 0.0)
-    assert guard.check(upload(101)).verdict is Verdict.QUEUE
+    assert follow(guard).check(upload(101)).verdict is Verdict.QUEUE
     assert TrippedFile(directory, None).read().trips.keys() == {LIST}
     TrippedFile(directory, None).clear()
-    assert guard.check(upload(102)).verdict is Verdict.BLOCK
+    assert follow(guard).check(upload(102)).verdict is Verdict.BLOCK
 
 
 def test_a_forked_child_goes_by_it_and_trips_for_its_parent(open_guard: Callable[..., Guard], directory: Path) -> None:
@@ -388,7 +394,7 @@ def test_a_forked_child_goes_by_it_and_trips_for_its_parent(open_guard: Callable
     done.set()
     holder.join()
     assert os.waitpid(child, 0)[1] == 0
-    assert guard.check(upload(91)).verdict is Verdict.QUEUE
+    assert follow(guard).check(upload(91)).verdict is Verdict.QUEUE
 
 
 _PROCESS = """\
