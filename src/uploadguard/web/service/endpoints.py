@@ -130,7 +130,7 @@ class Endpoints:
             log.warning("a decision could not be looked up: %s", error)
             raise Fault(503, "ledger_down", "The ledger cannot be read now.", headers={"Retry-After": "2"}) from None
         if found is None:
-            raise Fault(404, "not_found", "No decision of that reference is kept. Plain allows are not.")
+            raise Fault(404, "unknown_decision", "No decision of that reference is kept. Plain allows are not.")
         return Reply.of({**decision_json(found.decision, self._answers, full=options.full), **found.about})
 
     async def livez(self, _call: Call) -> Reply:
