@@ -143,6 +143,23 @@ class TestRequests:
         with override_settings(MIDDLEWARE=[]):
             assert post(("picture", "a.jpg", FINE)).json()["files"] == []
 
+    def test_a_request_that_brings_nothing_needs_no_hash_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Guard, "ready", False)
+        assert Client().get("/upload").status_code == 200
+        assert (
+            Client().post("/async", {"text": "x"}, content_type="application/x-www-form-urlencoded").status_code == 200
+        )
+        assert post(("picture", "a.jpg", FINE)).status_code == 503
+        assert Client().put("/raw", FINE, content_type="image/jpeg").status_code == 503
+
+    def test_a_large_body_is_checked_from_where_it_was_put(
+        self, checks_made: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("uploadguard.web.django.uploads.DIGESTED_AS_IT_ARRIVES_BYTES", len(FINE) - 1)
+        assert Client().put("/raw", FINE, content_type="image/jpeg").json()["size"] == len(FINE)
+        assert Client().put("/raw", LISTED, content_type="image/jpeg").status_code == 422
+        assert checks_made == ["check", "stream"]
+
     def test_settings_of_the_host(self, config: Path) -> None:
         seen: list[Any] = []
 

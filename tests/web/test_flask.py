@@ -106,6 +106,12 @@ def test_what_cannot_be_checked_is_refused_for_now(
         assert b"hash set" not in reply.data
 
 
+def test_a_request_that_brings_nothing_needs_no_hash_set(app: flask.Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Guard, "ready", False)
+    assert app.test_client().post("/upload", data={"text": "x"}).json["files"] == []
+    assert app.test_client().put("/raw", data=FINE).status_code == 503
+
+
 def test_where_there_is_no_room_the_body_is_not_read(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Guard, "max_at_once", 0)
     app = flask_app.create_app(UPLOADGUARD_CONFIG=config)

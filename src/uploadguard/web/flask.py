@@ -24,7 +24,7 @@ from uploadguard.models import Context, Decision
 from uploadguard.streaming import StreamingCheck
 from uploadguard.web.answers import Answer, Shape
 from uploadguard.web.arriving import Queue, Refused
-from uploadguard.web.intake import DIGESTED_AS_IT_ARRIVES_BYTES, Checked, Hold, Intake
+from uploadguard.web.intake import DIGESTED_AS_IT_ARRIVES_BYTES, SAFE_METHODS, Checked, Hold, Intake
 from uploadguard.web.opened import OpenedOnce
 
 try:
@@ -167,11 +167,16 @@ class Uploadguard:
 
     def _take(self, *, raw: bool) -> Answer | None:
         """Take the request's body in and settle it; sets ``g.uploadguard``."""
+        request = flask.request
+        is_form = request.mimetype == "multipart/form-data"
+        if not is_form and (not raw or request.method in SAFE_METHODS):
+            flask.g.uploadguard = CheckedUploads(())
+            return None
         intake = self.intake
-        taking = _Taking(intake, flask.request._get_current_object(), self._context)  # type: ignore[attr-defined]
+        taking = _Taking(intake, request._get_current_object(), self._context)  # type: ignore[attr-defined]
         try:
-            with intake.admit(flask.request.headers.get("Content-Length")):
-                uploads = taking.take(raw=raw)
+            with intake.admit(request.headers.get("Content-Length")):
+                uploads = taking.take(is_form=is_form)
         except Refused as refused:
             return refused.answer
         except RequestEntityTooLarge:
@@ -244,15 +249,13 @@ class _Taking:
         self._arriving: list[_Arriving] = []
         self._asking = False
 
-    def take(self, *, raw: bool) -> CheckedUploads:
+    def take(self, *, is_form: bool) -> CheckedUploads:
         """The checked uploads. Raises werkzeug's errors, :class:`Refused` and the library's."""
         request, limit_bytes = self._request, self._intake.limits.max_body_bytes
         if request.max_content_length is None or request.max_content_length > limit_bytes:
             request.max_content_length = limit_bytes
         try:
-            if request.mimetype == "multipart/form-data":
-                return CheckedUploads(self._form())
-            return self._body() if raw else CheckedUploads(())
+            return CheckedUploads(self._form()) if is_form else self._body()
         except BaseException:
             for arriving in self._arriving:
                 arriving.close()

@@ -14,11 +14,14 @@ from uploadguard.models import Decision, Verdict
 from uploadguard.web.answers import Answer, Answers, Shape
 from uploadguard.web.arriving import Limits, Queue, admit
 
-__all__ = ["DIGESTED_AS_IT_ARRIVES_BYTES", "Checked", "Hold", "Intake"]
+__all__ = ["DIGESTED_AS_IT_ARRIVES_BYTES", "SAFE_METHODS", "Checked", "Hold", "Intake"]
 
 DIGESTED_AS_IT_ARRIVES_BYTES = 16 << 20
 """A file that arrives is in memory until it is checked up to this size; a larger one is read from where it was put
 then. So slow uploads, however large, hold little memory."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""Requests that bring nothing."""
 
 File = TypeVar("File")
 

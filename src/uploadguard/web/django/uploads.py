@@ -13,11 +13,12 @@ from django.http.request import UnreadablePostError
 
 from uploadguard.errors import NotReadyError, NotRecordedError, UploadguardError, UploadRefused
 from uploadguard.models import Decision
+from uploadguard.streaming import StreamingCheck
 from uploadguard.web.answers import Answer
 from uploadguard.web.arriving import Refused
 from uploadguard.web.django.files import check_file, decision_of, keep_decision
 from uploadguard.web.django.host import context_of, get_intake
-from uploadguard.web.intake import Checked
+from uploadguard.web.intake import DIGESTED_AS_IT_ARRIVES_BYTES, SAFE_METHODS, Checked
 
 __all__ = ["RequestUploads", "answer_to", "has_form_upload", "is_exempt", "respond", "uploads_of"]
 
@@ -81,12 +82,12 @@ class RequestUploads:
         if self.settled:
             return None
         self.settled = True
+        take = self._take_form if has_form_upload(request) else self._take_body
+        if take == self._take_body and (not raw or request.method in SAFE_METHODS):
+            return None
         try:
             if self.begin(request):
-                if has_form_upload(request):
-                    self._take_form(request)
-                elif raw:
-                    self._take_body(request)
+                take(request)
         except (MultiPartParserError, UnreadablePostError):
             self.fail_broken()
         except UploadguardError as error:
@@ -114,22 +115,27 @@ class RequestUploads:
         self.checked = tuple(checked)
 
     def _take_body(self, request: Any) -> None:
-        with self.intake.guard.inspect(context_of(request, None)) as check:
-            file = self.body = TemporaryUploadedFile("upload", request.content_type, 0, None)
-            while chunk := request.read(_CHUNK_BYTES):
-                file.size += len(chunk)
-                if file.size > self.intake.limits.max_body_bytes:
-                    self.fail_too_large()
-                    return
-                check.write(chunk)
-                file.write(chunk)
-            if str(file.size) != request.META.get("CONTENT_LENGTH", str(file.size)):
-                self.fail_broken()
+        context = context_of(request, None)
+        check: StreamingCheck | None = self.intake.guard.inspect(context)
+        file = self.body = TemporaryUploadedFile("upload", request.content_type, 0, None)
+        while chunk := request.read(_CHUNK_BYTES):
+            file.size += len(chunk)
+            if file.size > self.intake.limits.max_body_bytes:
+                self.fail_too_large()
                 return
-            decision = check.finish()
+            file.write(chunk)
+            if file.size > DIGESTED_AS_IT_ARRIVES_BYTES:
+                check = None
+            elif check is not None:
+                check.write(chunk)
+        expected_bytes = str(request.META.get("CONTENT_LENGTH") or "")
+        if expected_bytes.isdecimal() and int(expected_bytes) != file.size:
+            self.fail_broken()
+            return
+        if check is not None:
+            keep_decision(file, check.finish())
         file.seek(0)
-        keep_decision(file, decision)
-        self.checked = (Checked("", file, decision),)
+        self.checked = (Checked("", file, decision_of(file) or check_file(file, context)),)
 
 
 def uploads_of(request: Any) -> RequestUploads:
