@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from uploadguard.config import Settings
-from uploadguard.errors import ListError, ShrunkListError
+from uploadguard.errors import HeldListError, ListError, ShrunkListError
 from uploadguard.hashset import HashSet
 from uploadguard.importing import import_list, update_from_file
 from uploadguard.lists import BadLine
@@ -82,23 +82,33 @@ def test_a_watcher_follows_an_import_and_an_update_to_their_ends(tmp_path: Path)
     assert_counts_up(compacting, 5)
 
 
-def test_a_file_that_shrank_is_refused_and_the_old_list_goes_on(tmp_path: Path) -> None:
+def test_a_file_that_shrank_is_held_or_refused_and_the_old_list_goes_on(tmp_path: Path) -> None:
     hash_set = HashSet.create(tmp_path / "set")
-    plugins = Plugins(Settings())
+    bounded = Plugins(Settings())
+    direct = Plugins(Settings.load(None, safety={"activation": "direct"}))
+    strict = Plugins(Settings.load(None, hashset={"max_shrink_percent": 0}))
 
     def listing(count: int) -> Path:
         path = tmp_path / "list.txt"
         path.write_text("".join(f"{number:032x}\n" for number in range(1, count + 1)))
         return path
 
-    def add(count: int, **options: Any) -> int:
+    def add(count: int, plugins: Plugins = bounded, **options: Any) -> int:
         done = import_list(hash_set, "a", listing(count), plugins, signal_type="md5", replace=True, **options)
+        assert done.in_force
         return done.info.entries
 
-    assert add(200, max_shrink_percent=50) == 200
+    assert add(200) == 200
+    with pytest.raises(HeldListError, match=r"from 200 to 99 entries.*max_shrink_percent"):
+        add(99)
+    assert [item.after.entries for item in hash_set.staging.changes()] == [99]
+    hash_set.staging.discard("a")
     with pytest.raises(ShrunkListError, match=r"99 entries.*max_shrink_percent"):
-        add(99, max_shrink_percent=50)
+        add(99, direct)
+    assert hash_set.staging.changes() == ()
     assert [info.entries for info in hash_set.lists()] == [200]
-    assert add(100, max_shrink_percent=50) == 100
-    assert add(50) == 50
-    assert add(1, max_shrink_percent=0) == 1, "small lists are not bounded"
+    assert add(100) == 100
+    assert add(50, direct) == 50
+    assert add(1, strict) == 1, "small lists are not bounded"
+    assert add(200) == 200
+    assert add(2, allow_shrink=True) == 2

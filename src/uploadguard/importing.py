@@ -7,19 +7,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Protocol
 
-from uploadguard.errors import ListError, ListFormatError, ShrunkListError
-from uploadguard.hashset import HashSet, ListInfo, ListUpdate
+from uploadguard.activation import Gate, Judgement, ListSafety
+from uploadguard.errors import HeldListError, ListError, ListFormatError, ShrunkListError
+from uploadguard.hashset import Compilation, HashSet, ListInfo, ListUpdate
 from uploadguard.hashset.metadata import Role
 from uploadguard.lists import HEAD_BYTES, BadLine, ListEntry, ReadOptions, choose_reader, open_list
 from uploadguard.lists.local import LOCAL_LISTS
 from uploadguard.plugins import Plugins
 from uploadguard.signals.base import lookup_kinds
 
-__all__ = ["FileUpdate", "ImportWatcher", "ListImport", "import_list", "update_from_file"]
+__all__ = ["FileUpdate", "ImportWatcher", "ListImport", "check_not_local", "import_list", "update_from_file"]
 
 
 _MAX_REASONS = 20
@@ -34,7 +36,8 @@ class ListImport:
     """What an import did.
 
     ``info`` is the list as it stands now; ``entries`` and ``hashes``, by signal type, count what this import brought.
-    ``ignored`` counts hashes of signal types that are not registered, by the reason that names them.
+    ``ignored`` counts hashes of signal types that are not registered, by the reason that names them. Where it is staged
+    and not ``in_force``, ``info`` is the list as it would be. ``judgement`` is None where the settings want no trial.
     """
 
     info: ListInfo
@@ -44,6 +47,8 @@ class ListImport:
     hashes: Mapping[str, int]
     bad_lines: int
     ignored: Mapping[str, int]
+    in_force: bool = True
+    judgement: Judgement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The import as JSON types."""
@@ -58,6 +63,8 @@ class ListImport:
             "ignored_hashes": dict(self.ignored),
             "entries_total": self.info.entries,
             "hashes_total": dict(self.info.hashes),
+            "in_force": self.in_force,
+            "safety": self.judgement.to_dict() if self.judgement is not None else None,
         }
 
 
@@ -65,13 +72,14 @@ class ListImport:
 class FileUpdate:
     """What an update of a list did: as :class:`~uploadguard.hashset.ListUpdate`, and what was wrong with the file.
 
-    ``format`` is None where there was no file.
+    ``format`` is None where there was no file, ``judgement`` where nothing changed or the settings want no trial.
     """
 
     update: ListUpdate
     format: str | None
     bad_lines: int
     ignored: Mapping[str, int]
+    judgement: Judgement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The update as JSON types."""
@@ -85,6 +93,8 @@ class FileUpdate:
             "ignored_hashes": dict(self.ignored),
             "entries_total": self.update.info.entries,
             "hashes_total": dict(self.update.info.hashes),
+            "in_force": self.update.in_force,
+            "safety": self.judgement.to_dict() if self.judgement is not None else None,
         }
 
 
@@ -165,48 +175,83 @@ def import_list(
     replace: bool = False,
     append: bool = False,
     strict: bool = False,
-    max_shrink_percent: int = 100,
+    stage: bool = False,
+    allow_shrink: bool = False,
     watcher: ImportWatcher | None = None,
 ) -> ListImport:
     """Import a file, or a binary file object from where it stands, as the list ``name``.
 
+    It is tried first, by the settings of ``plugins``: within the bounds of ``[safety]`` it comes into force, otherwise
+    it is staged and :class:`~uploadguard.errors.HeldListError` is raised. ``stage``, or ``safety.activation`` "manual",
+    stages it in any case. With "direct" nothing is tried, and only a file that is far smaller than the list it replaces
+    is refused: :class:`~uploadguard.errors.ShrunkListError`. ``allow_shrink`` lifts that bound.
+
     ``format_name`` names the reader; without it the file's head decides. ``strict``: a bad line stops the import.
-    ``max_shrink_percent``: with ``replace``, how much fewer entries than the present list's are taken for an update and
-    not for a mistake, as long as that has 100 or more; otherwise :class:`~uploadguard.errors.ShrunkListError`.
     The other options are those of :class:`~uploadguard.lists.ReadOptions` and
     :meth:`~uploadguard.hashset.HashSet.add_list`. Raises :class:`~uploadguard.errors.ListError` and
-    :class:`~uploadguard.errors.HashSetError` of all kinds; the hash set is then unchanged.
+    :class:`~uploadguard.errors.HashSetError` of all kinds; the lists in force are then as they were.
     """
-    _check_not_local(name)
+    check_not_local(name)
     options = ReadOptions(
         signal_types=plugins.signal_types, signal_type=signal_type, columns=columns, delimiter=delimiter
     )
     watcher = watcher if watcher is not None else _Nobody()
+    gate = _gate(plugins, stage=stage, allow_shrink=allow_shrink)
     with _opened(source, plugins, options, format_name, strict, watcher) as (reading, format_found, shown):
-        if replace:
-            reading.fewest = _fewest(hashset, name, max_shrink_percent)
-        info = hashset.add_list(
-            name,
-            reading,
-            lookup_kinds(plugins.signal_types.values()),
-            role=role,
-            source=shown,
-            replace=replace,
-            append=append,
-            compiling=watcher.compiling,
-        )
-    return ListImport(
-        info=info,
+        kinds = lookup_kinds(plugins.signal_types.values())
+        if gate is None:
+            if replace and not allow_shrink:
+                reading.fewest = _fewest(hashset, name, plugins.settings.hashset.max_shrink_percent)
+            info = hashset.add_list(
+                name,
+                reading,
+                kinds,
+                role=role,
+                source=shown,
+                replace=replace,
+                append=append,
+                compiling=watcher.compiling,
+            )
+            update = ListUpdate(info, hashset.generation, info.entries, 0)
+        else:
+            update = hashset.staging.add_list(
+                name,
+                reading,
+                Compilation(kinds, shown, compiling=watcher.compiling),
+                judge=gate,
+                role=role,
+                replace=replace,
+                append=append,
+            )
+    done = ListImport(
+        info=update.info,
         format=format_found,
-        generation=hashset.generation,
+        generation=update.generation,
         entries=reading.entries,
         hashes=dict(reading.hashes),
         bad_lines=reading.bad_lines,
         ignored=dict(reading.ignored),
+        in_force=update.in_force,
+        judgement=gate.judgement if gate is not None else None,
     )
+    _raise_if_held(gate, done)
+    return done
 
 
-def _check_not_local(name: str) -> None:
+def _gate(plugins: Plugins, *, stage: bool, allow_shrink: bool = False) -> Gate | None:
+    """What a change has to pass; None where the settings want it in force untried."""
+    if plugins.settings.safety.activation == "direct" and not stage:
+        return None
+    return ListSafety(plugins.settings, plugins).gate(stage=stage, allow_shrink=allow_shrink)
+
+
+def _raise_if_held(gate: Gate | None, done: ListImport | FileUpdate) -> None:
+    if gate is not None and gate.held_for:
+        raise HeldListError(gate.held_for, done)
+
+
+def check_not_local(name: str) -> None:
+    """Raise :class:`~uploadguard.errors.ListError` for a list that is the ledger's to change."""
     if name in LOCAL_LISTS:
         raise ListError("the list of this name is what reviewers decided, kept by the ledger: choose another name")
 
@@ -229,26 +274,39 @@ def update_from_file(
     columns: Mapping[str, str] = MappingProxyType({}),
     delimiter: str | None = None,
     strict: bool = False,
+    stage: bool = False,
+    restage: bool = False,
     watcher: ImportWatcher | None = None,
 ) -> FileUpdate:
     """Take the entries of the ids ``removed`` out of the list ``name``, then put those of a file in.
 
-    Each entry of the file replaces those of its id, so that each must have one. Options and errors are those of
-    :func:`import_list` and :meth:`~uploadguard.hashset.HashSet.update_list`.
+    Each entry of the file replaces those of its id, so that each must have one. It is tried first as an import is.
+    ``restage``: this has all that is staged for the list already, and takes its place. The other options and errors are
+    those of :func:`import_list` and :meth:`~uploadguard.hashset.HashSet.update_list`.
     """
-    _check_not_local(name)
+    check_not_local(name)
     kinds = lookup_kinds(plugins.signal_types.values())
     watcher = watcher if watcher is not None else _Nobody()
+    gate = _gate(plugins, stage=stage)
+
+    def change(entries: Iterable[ListEntry], shown: str | None) -> ListUpdate:
+        if gate is None:
+            return hashset.update_list(name, entries, removed, kinds, source=shown, compiling=watcher.compiling)
+        how = Compilation(kinds, shown, compiling=watcher.compiling)
+        return hashset.staging.update_list(name, entries, removed, how, judge=gate, restage=restage)
+
     if source is None:
-        return FileUpdate(hashset.update_list(name, (), removed, kinds, compiling=watcher.compiling), None, 0, {})
-    options = ReadOptions(
-        signal_types=plugins.signal_types, signal_type=signal_type, columns=columns, delimiter=delimiter
-    )
-    with _opened(source, plugins, options, format_name, strict, watcher) as (reading, format_found, shown):
-        update = hashset.update_list(
-            name, _with_ids(reading), removed, kinds, source=shown, compiling=watcher.compiling
+        done = FileUpdate(change((), None), None, 0, {})
+    else:
+        options = ReadOptions(
+            signal_types=plugins.signal_types, signal_type=signal_type, columns=columns, delimiter=delimiter
         )
-    return FileUpdate(update, format_found, reading.bad_lines, dict(reading.ignored))
+        with _opened(source, plugins, options, format_name, strict, watcher) as (reading, format_found, shown):
+            update = change(_with_ids(reading), shown)
+        done = FileUpdate(update, format_found, reading.bad_lines, dict(reading.ignored))
+    done = replace_fields(done, judgement=gate.judgement if gate is not None else None)
+    _raise_if_held(gate, done)
+    return done
 
 
 def _with_ids(entries: Iterable[ListEntry]) -> Iterator[ListEntry]:

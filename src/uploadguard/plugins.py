@@ -141,6 +141,11 @@ class Plugins:
         """Where one of the objects that the plugins handed over came from. Raises ``KeyError`` for any other."""
         return self._origins[id(part)]
 
+    @property
+    def settings(self) -> Settings:
+        """The configuration that these plugins are for."""
+        return self._settings
+
     def enabled_signals(self) -> list[SignalType]:
         """The signal types that the configuration enables, in its order.
 

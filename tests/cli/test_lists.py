@@ -140,8 +140,8 @@ def test_a_name_is_taken_unless_told_what_to_do(deployment: Deployment) -> None:
     assert re.search("^list +new list$", other.stdout, re.MULTILINE)
     assert json.loads(run("lists", "add", "third", "one.txt", "--replace", "--json").stdout)["new_list"] is True
     shrunk = run("lists", "add", "more", "one.txt", "--replace")
-    assert shrunk.exit_code == 1
-    assert "--allow-shrink" in shrunk.stderr
+    assert shrunk.exit_code == 4
+    assert "from 101 to 1 entries (hashset.max_shrink_percent is 50)" in shrunk.stderr
     replaced = json.loads(run("lists", "add", "more", "one.txt", "--replace", "--allow-shrink", "--json").stdout)
     assert (replaced["entries"], replaced["entries_total"]) == (1, 1)
 

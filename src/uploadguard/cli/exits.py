@@ -36,7 +36,10 @@ _MEANINGS = {
     Exit.ERROR: "an error: a file could not be read, a bad configuration, ...",
     Exit.USAGE: "the command line is wrong",
     Exit.OVER_BUDGET: "a latency budget was missed",
-    Exit.ALARM: "somebody must look: a report is late or refused, decisions wait in the spool, an audit log is broken",
+    Exit.ALARM: (
+        "somebody must look: a report is late or refused, decisions wait in the spool, an audit log is broken, a list "
+        "is held back"
+    ),
     Exit.NOT_SCANNED: "a file could not be inspected in full",
     Exit.QUEUE: "a file is to be kept until a person decides",
     Exit.BLOCK: "a file is not to be accepted",

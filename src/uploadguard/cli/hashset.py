@@ -55,7 +55,7 @@ def verify(state: State, as_json: bool) -> Exit:
         )
         return Exit.OK if result.ok else Exit.ERROR
     for problem in result.problems:
-        place = "" if problem.in_force else " (of a previous generation only)"
+        place = "" if problem.in_force else " (not in force)"
         report_error(f"{problem.path}{place}: {problem.reason}")
     rows = [
         ("generation", str(result.generation)),
@@ -85,6 +85,7 @@ def stats(state: State, as_json: bool) -> Exit:
                 "size_bytes": found.size_bytes,
                 "previous": list(found.previous),
                 "previous_bytes": found.previous_bytes,
+                "staged_bytes": found.staged_bytes,
                 "files": files.files,
                 "encrypted_files": files.encrypted,
                 "files_as_configured": files.as_configured,
@@ -100,6 +101,8 @@ def stats(state: State, as_json: bool) -> Exit:
         ("previous", f"{previous}; {size_text(found.previous_bytes)} more"),
         ("encrypted", _encrypted_text(files)),
     ]
+    if found.staged_bytes:
+        rows.insert(4, ("staged", size_text(found.staged_bytes)))
     print_table(new_table("Hash set", ""), rows)
     if not found.lists:
         return Exit.OK

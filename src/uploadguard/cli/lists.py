@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -27,6 +27,7 @@ from uploadguard.cli.output import (
     size_text,
 )
 from uploadguard.cli.progress import ImportProgress
+from uploadguard.cli.staged import end_of_change, print_staged, staged_record, trial_row
 from uploadguard.cli.state import State
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def reading_options(command: Callable[..., Exit]) -> Callable[..., Exit]:
 @click.option("--allow-shrink", is_flag=True, help="With --replace: take a file far smaller than the list it replaces.")
 @click.option("--append", is_flag=True, help="Add the entries to the list of that name.")
 @click.option("--strict", is_flag=True, help="Import nothing if a line is bad.")
+@click.option("--stage", is_flag=True, help="Only stage it: `uploadguard lists activate` puts it in force.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each bad line, then one that sums up.")
 @click.pass_obj
 def add(
@@ -100,17 +102,20 @@ def add(
     allow_shrink: bool,
     append: bool,
     strict: bool,
+    stage: bool,
     as_json: bool,
 ) -> Exit:
     """Import FILE as the list NAME; - is standard input.
 
-    The format and the delimiter are found out where no option names them. Bad lines are reported and left out. Uploads
-    are checked against the old hash set until the import is done, and go on being so if it fails.
+    The format and the delimiter are found out where no option names them. Bad lines are reported and left out. The list
+    is tried on ordinary pictures; beyond the bounds of [safety] it is only staged, and this ends with 4. Uploads are
+    checked against the old hash set until the import is done, and go on being so if it fails or is held.
     """
     if replace and append:
         raise click.UsageError("--replace or --append, not both")
     if as_json:
         state.error_record = {"kind": "error", **file_fields(str(file))}
+    from uploadguard.errors import HeldListError
     from uploadguard.importing import import_list
     from uploadguard.opening import open_hashset
     from uploadguard.plugins import Plugins
@@ -125,22 +130,27 @@ def add(
     started = time.perf_counter()
     shown = str(file) if str(file) != STDIN else "standard input"
     with ImportProgress(shown, size_bytes_of(file), as_json=as_json) as progress:
-        done = import_list(
-            hashset,
-            name,
-            file if str(file) != STDIN else sys.stdin.buffer,
-            plugins,
-            format_name=format_name,
-            signal_type=signal_type,
-            columns=columns,
-            delimiter=delimiter,
-            role="allow" if allow else "deny",
-            replace=replace,
-            append=append,
-            strict=strict,
-            max_shrink_percent=100 if allow_shrink else settings.hashset.max_shrink_percent,
-            watcher=progress,
-        )
+        held: HeldListError | None = None
+        try:
+            done = import_list(
+                hashset,
+                name,
+                file if str(file) != STDIN else sys.stdin.buffer,
+                plugins,
+                format_name=format_name,
+                signal_type=signal_type,
+                columns=columns,
+                delimiter=delimiter,
+                role="allow" if allow else "deny",
+                replace=replace,
+                append=append,
+                strict=strict,
+                stage=stage,
+                allow_shrink=allow_shrink,
+                watcher=progress,
+            )
+        except HeldListError as error:
+            held, done = error, cast("ListImport", error.outcome)
     elapsed_s = time.perf_counter() - started
     if as_json:
         print_json(
@@ -154,7 +164,7 @@ def add(
         )
     else:
         _print_import(shown, done, elapsed_s, "new list" if present is None else "replaced" if replace else "added to")
-    return Exit.OK
+    return end_of_change(name, held, is_staged=not done.in_force)
 
 
 def require_signal_type(name: str | None, plugins: Plugins) -> None:
@@ -204,15 +214,18 @@ def _print_import(shown: str, done: ListImport, elapsed_s: float, what: str) -> 
         ("seconds", f"{elapsed_s:.1f}"),
     ]
     if done.info.segments > 1:
-        rows.append(("list now", f"{done.info.entries:,} entries; {hash_counts(done.info.hashes)}"))
-    print_table(new_table("Imported", done.info.name, fold=[done.info.name]), rows)
+        when = "list now" if done.in_force else "list then"
+        rows.append((when, f"{done.info.entries:,} entries; {hash_counts(done.info.hashes)}"))
+    if done.judgement is not None:
+        rows.append(trial_row(done.judgement))
+    print_table(new_table("Imported" if done.in_force else "Staged", done.info.name, fold=[done.info.name]), rows)
 
 
 @lists.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each list.")
 @click.pass_obj
 def status(state: State, as_json: bool) -> Exit:
-    """Show the lists of the hash set."""
+    """Show the lists of the hash set, and what is staged."""
     from uploadguard.errors import HashSetError
     from uploadguard.opening import open_hashset
 
@@ -230,17 +243,24 @@ def status(state: State, as_json: bool) -> Exit:
     trips = read_trips(settings)
     if trips is None:
         code = Exit.ERROR
+    staged = {item.list_name: item for item in hashset.staging.changes()}
     if as_json:
         for info in infos:
-            print_json({**_record(info, sizes_bytes.get(info.name)), "tripped": trip_record(trips, info.name)})
+            marks = {"tripped": trip_record(trips, info.name), "staged": staged_record(staged.pop(info.name, None))}
+            print_json({**_record(info, sizes_bytes.get(info.name)), **marks})
+        for item in staged.values():  # new lists
+            marks = {"tripped": trip_record(trips, item.list_name), "staged": staged_record(item)}
+            print_json({"name": item.list_name, "role": item.after.role, "entries": 0, **marks})
         if built_in is not None:
             print_json(built_in)
-        for name in (trips or {}).keys() - {info.name for info in infos}:  # a match service, or a list that is gone
+        shown_before = {info.name for info in infos} | staged.keys()
+        for name in (trips or {}).keys() - shown_before:  # a match service, or a list that is gone
             print_json({"name": name, "role": None, "tripped": trip_record(trips, name)})
         return code
     if not infos:
         echo("The hash set holds no list. `uploadguard lists add NAME FILE` imports one.")
         if built_in is None:
+            print_staged(staged.values())
             print_trips(trips)
             return code
         echo()
@@ -273,6 +293,7 @@ def status(state: State, as_json: bool) -> Exit:
             )
         )
     print_table(table, rows)
+    print_staged(staged.values())
     print_trips(trips)
     return code
 
@@ -343,6 +364,8 @@ def remove(state: State, name: str, purge: bool, yes: bool) -> Exit:
         if not click.confirm(question, err=True):
             echo("Nothing was changed.")
             return Exit.OK
+    if any(item.list_name == name for item in hashset.staging.changes()):
+        report_warning("what is staged for the list goes with it")
     hashset.remove_list(name, purge=purge)
     echo(f"Removed {found.name}: {found.entries:,} entries. Generation {hashset.generation} is in force.")
     if not any(info.role == "deny" for info in hashset.lists()):

@@ -30,7 +30,9 @@ from uploadguard.cli.lists import lists
 from uploadguard.cli.outbox import outbox
 from uploadguard.cli.output import print_json, problems_of, report_error, report_warning
 from uploadguard.cli.plugin_commands import load_command, packages_by_command
+from uploadguard.cli.sample import sample
 from uploadguard.cli.serve import serve
+from uploadguard.cli.staged import activate, discard, rollback, try_lists
 from uploadguard.cli.state import State
 from uploadguard.cli.status import status
 from uploadguard.cli.update import update
@@ -191,7 +193,7 @@ def program(state: State, config_path: Path | None, debug: bool) -> None:
     state.debug = debug
 
 
-for _command in (update, reset):
+for _command in (update, reset, try_lists, activate, discard, rollback, sample):
     lists.add_command(_command)
 for _command in (
     *(init, lists, hashset, check, hash_files, config, status),

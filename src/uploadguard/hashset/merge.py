@@ -72,9 +72,9 @@ def merge_segments(
 
     ``segments`` are neighbours in one list, in its order; no later segment may have tombstones on them but through what
     is returned. Tombstones on earlier segments are kept; ``before`` tells where merges, in their order, put the entries
-    of some of those. Hashes of one signal type must be stored alike in all. ``spools``, by default in memory, are where up to as
-    much is kept as the segments take. Raises :class:`~uploadguard.errors.SegmentError` for a damaged source, and what
-    writing raises.
+    of some of those. Hashes of one signal type must be stored alike in all. ``spools``, by default in memory, are where
+    up to as much is kept as the segments take. Raises :class:`~uploadguard.errors.SegmentError` for a damaged source,
+    and what writing raises.
     """
     for segment in segments:
         segment.verify()  # or its damage would get a right checksum

@@ -59,10 +59,10 @@ class Candidate:
     """A compiled change, to be judged: the list as it is (None: there is none) and as it would be.
 
     The three generations are opened when they are asked for, without reading the segments. They stay good for look-ups
-    as long as they are held.
+    as long as they are held. ``change`` None: it is a list in force that is looked at, and brings all of itself.
     """
 
-    change: ListChange
+    change: ListChange | None
     before: ListInfo | None
     after: ListInfo
     _files: Directory = field(repr=False)
@@ -70,15 +70,15 @@ class Candidate:
 
     def brought(self) -> Generation:
         """The entries that the change brings, and nothing else."""
-        return self._open([self.change.segment])
+        return self._open([self.change.segment] if self.change is not None else self._present)
 
     def result(self) -> Generation:
         """The whole list as it would be."""
-        return self._open(self.change.result(self._present))
+        return self._open(self.change.result(self._present) if self.change is not None else self._present)
 
     def current(self) -> Generation:
         """The list as it is; empty where there is none."""
-        return self._open(self._present)
+        return self._open(self._present if self.change is not None else ())
 
     def _open(self, records: Sequence[SegmentRecord]) -> Generation:
         try:
@@ -167,6 +167,16 @@ class Staging:
         """What is staged for a list, to be looked at. Raises :class:`UnknownListError` if nothing is."""
         manifest = self._files.read()
         return self._candidate(manifest, _staged(manifest, name))
+
+    def in_force(self, name: str) -> Candidate:
+        """A list as it is, to be looked at in the same way: as a change that brings all of it, and changes nothing.
+
+        Raises :class:`UnknownListError`.
+        """
+        present = self._files.read().of_list(name)
+        if not present:
+            raise UnknownListError("there is no list of that name in the hash set")
+        return Candidate(None, None, of_list(present), self._files, present)
 
     def activate(self, name: str, *, judge: Judge | None = None, replace_changed: bool = False) -> ListUpdate:
         """Put in force what is staged for a list, without compiling it again; it stays staged if ``judge`` says so.
