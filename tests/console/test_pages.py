@@ -35,6 +35,29 @@ def record_cases(world: World, count: int, **options: Any) -> list[dict[str, Any
     return records  # type: ignore[return-value]
 
 
+def test_pages_say_where_a_match_comes_from_and_what_shadow_mode_changed(world: World) -> None:
+    one = made_up_record(entry="e1", context=Context(uploader="u"))
+    one["matches"][0] |= {  # type: ignore[index]
+        "source": "<b>hotline.csv", "listed_at": "2026-05-04T08:15:00+00:00", "updated_at": "2026-05-05T09:00:00+00:00",
+        "fields": {"note": "series <i>"},
+    }  # fmt: skip
+    one["shadow"] = "block"
+    with world.database.writing() as connection:
+        (ids,) = record(connection, [one], world.ledger.plan)
+
+    async def look() -> None:
+        async with signed_in(world) as ada:
+            for path in (f"/cases/{ids.case_id}", f"/decisions/{one['reference']}"):
+                text = (await ada.get(path)).text
+                for said in (
+                    "source: &lt;b&gt;hotline.csv", "listed: 2026-05-04 08:15 UTC",
+                    "list updated: 2026-05-05 09:00 UTC", "note: series &lt;i&gt;", "in shadow mode: would be blocked",
+                ):  # fmt: skip
+                    assert said in text, said
+
+    asyncio.run(look())
+
+
 def test_the_queue_is_filtered_and_paged(world: World) -> None:
     record_cases(world, 120)
 

@@ -45,6 +45,10 @@ def status(state: State, as_json: bool) -> Exit:
             report_warning(f"{hole}: upgrade it")
         if found.stale:
             report_warning(STALE)
+        if found.breaker_error is not None:
+            report_error(found.breaker_error)
+        elif found.tripped:
+            report_warning("lists that matched too much only queue: `uploadguard lists status` says which and why")
         if not found.ready:
             report_error("the hash set is empty: `uploadguard lists add NAME FILE` imports a list")
     return Exit.OK if found.ready else Exit.ERROR
@@ -56,6 +60,7 @@ def _rows(found: GuardStatus, codecs: dict[str, str]) -> Iterator[tuple[str, str
     yield "entries", f"{found.entries:,}"
     yield "last updated", _age(found.updated_at) + (": stale" if found.stale else "")
     yield "oldest list", _age(found.oldest_at)
+    yield "tripped lists", str(len(found.tripped) or "none")
     yield "decisions", _kept(found)
     yield "fail open", ", ".join(found.fail_open) or "nothing"
     yield "isolation", found.sandbox.isolation
@@ -90,6 +95,8 @@ def _record(found: GuardStatus, codecs: dict[str, str], holes: list[Hole]) -> di
         "updated_at": iso_time(found.updated_at),
         "oldest_at": iso_time(found.oldest_at),
         "stale": found.stale,
+        "tripped": list(found.tripped),
+        "breaker_error": found.breaker_error,
         "ledger": asdict(found.ledger) if found.ledger is not None else None,
         "fail_open": list(found.fail_open),
         "isolation": found.sandbox.isolation,
