@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import socket
 import ssl
 import threading
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
@@ -85,7 +87,7 @@ class HttpClient:
         self._connect_s = connect_s
         self._total_s = total_s
         self._max_answer_bytes = max_answer_bytes
-        self._verify = verify if verify is not None else ssl.create_default_context()
+        self._verify = verify if verify is not None else _default_tls()
         self._keep = keep
         self._making = threading.Lock()
         self._clients: _Clients | None = None
@@ -235,6 +237,16 @@ class _Tracer:
                 self._limit.connection = lambda: connection
                 if self._limit.passed:
                     self._limit.expire()
+
+
+def _default_tls() -> ssl.SSLContext:
+    """The machine's own certificates. Reading them takes tens of milliseconds, so all clients share them."""
+    return _tls_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@lru_cache(maxsize=4)
+def _tls_of(*_: str | None) -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
 def _is_proxied(url: str) -> bool:

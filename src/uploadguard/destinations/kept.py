@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -52,6 +53,7 @@ class KeptConnections(httpx.BaseTransport):
         self._idle: list[_Connection] = []
         self._open: set[socket.socket] = set()
         self._closed = False
+        weakref.finalize(self, _close_all, self._open)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request. Raises :class:`httpx.TransportError`."""
@@ -78,9 +80,7 @@ class KeptConnections(httpx.BaseTransport):
 
     def abandon(self) -> None:
         """In a forked child: close its copies of the parent's sockets, without a word to the other side."""
-        for one in tuple(self._open):
-            with contextlib.suppress(OSError):
-                one.close()
+        _close_all(self._open)
 
     def _take(self, origin: _Origin) -> _Connection | None:
         now = time.monotonic()
@@ -274,6 +274,12 @@ class _Body(httpx.SyncByteStream):
         if not self._closed:
             self._closed = True
             self._connection.done()
+
+
+def _close_all(sockets: set[socket.socket]) -> None:
+    for one in tuple(sockets):
+        with contextlib.suppress(OSError):
+            one.close()
 
 
 def _left(until: float, late: type[httpx.TimeoutException]) -> float:

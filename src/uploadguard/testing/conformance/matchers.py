@@ -88,8 +88,8 @@ class MatcherConformance:
     def test_no_fault_is_an_answer(self) -> None:
         for what, fault in self.faults():
             for query in (self.listed(), self.unlisted()):
-                matcher = self.make()
                 with fault():
+                    matcher = self.make()
                     error = self._error(matcher, query)
                 require(error is not None, f"{what}: passes for an answer")
                 self._require_discreet(error, query, what)
