@@ -9,6 +9,7 @@ from typing import Any
 
 import aioboto3
 import pytest
+from s3_queues import running_emulator
 from s3_server import S3Server, running_s3
 
 _NUMBERS = itertools.count(1)
@@ -47,3 +48,10 @@ def bucket_name() -> Callable[[str], str]:
         return f"{purpose}-{next(_NUMBERS)}"
 
     return named
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of an emulator of SQS, and of an S3 that tells it of uploads."""
+    with running_emulator(tmp_path_factory.mktemp("emulator")) as url:
+        yield url

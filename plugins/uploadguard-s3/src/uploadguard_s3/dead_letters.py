@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -41,6 +42,7 @@ class DeadLetterFile:
     def _append(self, line: bytes) -> None:
         file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            fcntl.flock(file, fcntl.LOCK_EX)
             size_bytes = os.fstat(file).st_size
             if size_bytes and os.pread(file, 1, size_bytes - 1) != b"\n":
                 line = b"\n" + line  # a crash left the last one torn

@@ -160,7 +160,7 @@ class Queue:
         arn = str(json.loads(policy).get("deadLetterTargetArn", "")) if policy else ""
         if not arn:
             raise ConfigError(
-                f"{self._url}: has no dead-letter queue: set dead_letter_queue_url, or give it a redrive policy"
+                f"{self._url}: has no dead-letter queue: set dead_letter_url, or give it a redrive policy"
             )
         *_, account, name = arn.split(":")
         answer = await self._client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)

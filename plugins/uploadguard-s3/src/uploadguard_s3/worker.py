@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from uploadguard.logs import log
@@ -74,6 +75,7 @@ class QueueWorker:
         self._at_once = asyncio.Semaphore(self._limits.at_once)
         self._held: set[_Held] = set()
         self._room = asyncio.Event()
+        self._receiving: asyncio.Task[Sequence[Message]] | None = None
         self._retries_in_a_row = 0
         self._failures_in_a_row = 0
 
@@ -111,14 +113,12 @@ class QueueWorker:
                 return
         limits = self._limits
         receive = self._queue.receive(BATCH, wait_s=limits.wait_s, visibility_s=limits.visibility_s)
-        receiving = asyncio.create_task(receive)
-        await asyncio.wait({receiving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not receiving.done():
-            receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
+        self._receiving = asyncio.create_task(receive)
+        await asyncio.wait({self._receiving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._receiving.done():
             return
         try:
-            messages = await receiving
+            messages = await self._receiving
         except QueueDownError as error:
             self._failures_in_a_row += 1
             if self._failures_in_a_row == 1:
@@ -127,6 +127,7 @@ class QueueWorker:
         if self._failures_in_a_row:
             self._failures_in_a_row = 0
             log.warning("the queue answers again")
+        self._receiving = None
         for message in messages:
             held = _Held(message)
             self._held.add(held)
@@ -225,7 +226,22 @@ class QueueWorker:
         await self._give_back(waiting)
         if begun:
             await asyncio.wait(begun, timeout=self._limits.stop_s)
-        await self._give_back([one for one in self._held if one.task is not None and not one.task.done()])
+        left = [one for one in self._held if one.task is not None and not one.task.done()]
+        await self._give_back([*left, *await self._last_received(wait=bool(left))])
+
+    async def _last_received(self, *, wait: bool) -> list[_Held]:
+        """What the request brought that was under way when the worker was told to stop.
+
+        It is waited for where messages are to be given back: an abandoned one would get just those.
+        """
+        receiving, self._receiving = self._receiving, None
+        if receiving is None:
+            return []
+        if wait:
+            await asyncio.wait({receiving}, timeout=self._limits.wait_s + 1)
+        receiving.cancel()
+        (found,) = await asyncio.gather(receiving, return_exceptions=True)
+        return [] if isinstance(found, BaseException) else [_Held(message) for message in found]
 
     async def _give_back(self, some: list[_Held]) -> None:
         """Stop working on messages, and let other workers have them at once."""
