@@ -193,5 +193,5 @@ def _made(storage: Any) -> Any:
     if isinstance(storage, str):
         return storages[storage]
     if isinstance(storage, Mapping):
-        return storages.create_storage(storage)
+        return storages.create_storage(dict(storage))
     return storage
