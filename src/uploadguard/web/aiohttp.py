@@ -32,8 +32,9 @@ _READ_BYTES = 64 * 1024
 _BROKEN = (ConnectionError, EOFError, ValueError, ClientError, HttpProcessingError, web.RequestPayloadError)
 """What reading a request raises that ends early, or is none."""
 
-_FILES = "uploadguard.files"
-_BYTES = "uploadguard.bytes"
+_key: Any = getattr(web, "RequestKey", lambda name, _: name)  # aiohttp before 3.14 has strings only
+_FILES = _key("uploadguard.files", int)
+_BYTES = _key("uploadguard.bytes", int)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -26,23 +27,23 @@ async def guard_of(app: web.Application) -> AsyncIterator[None]:
             yield
 
 
-def told(upload: CheckedUpload) -> list[Any]:
+async def told(upload: CheckedUpload) -> list[Any]:
     """A file's field, name, size, first bytes and verdict."""
-    start = upload.file.read(8)
+    start = await asyncio.to_thread(upload.file.read, 8)
     return [upload.field, upload.filename, upload.size_bytes, start.hex(), upload.decision.verdict.label]
 
 
 async def upload(request: web.Request) -> web.Response:
     """A whole form."""
     async with check_form(request, request.app[GUARD], hold=hold) as form:
-        files, text = [told(file) for file in form.files], dict(form.fields).get("text")
+        files, text = [await told(file) for file in form.files], dict(form.fields).get("text")
     return web.json_response({"files": files, "text": text, "pid": os.getpid()})
 
 
 async def passed(request: web.Request) -> web.Response:
     """A whole form, of which uploads may be queued."""
     async with check_form(request, request.app[GUARD], queue="pass") as form:
-        return web.json_response({"files": [told(file) for file in form.files], "text": None, "pid": os.getpid()})
+        return web.json_response({"files": [await told(file) for file in form.files], "text": None, "pid": os.getpid()})
 
 
 async def parts(request: web.Request) -> web.Response:
@@ -55,7 +56,7 @@ async def parts(request: web.Request) -> web.Response:
         elif part is not None:
             async with check_part(part, request.app[GUARD], request, hold=hold) as file:
                 if file is not None:
-                    files.append(told(file))
+                    files.append(await told(file))
     return web.json_response({"files": files, "text": text, "pid": os.getpid()})
 
 
@@ -63,7 +64,7 @@ async def raw(request: web.Request) -> web.Response:
     """A body that is the file itself."""
     async with check_form(request, request.app[GUARD], hold=hold) as form:
         (file,) = form.files
-        start = file.file.read(4).hex()
+        start = (await asyncio.to_thread(file.file.read, 4)).hex()
         return web.json_response({"size": file.size_bytes, "verdict": file.decision.verdict.label, "start": start})
 
 
