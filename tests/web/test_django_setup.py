@@ -21,7 +21,7 @@ from django.test import Client, override_settings
 
 from tests.web.apps import django_app
 from tests.web.apps.hold import hold
-from tests.web.wsgi import FORM, ROOT, form, write_config
+from tests.web.wsgi import FORM, ROOT, form, quick_start, write_config
 from uploadguard import UploadRefused
 from uploadguard.testing import picture
 from uploadguard.web.django import GuardedStorage, HeldFileError, close_guard, get_guard
@@ -295,3 +295,26 @@ def test_an_upload_object_without_a_decision_of_ours_is_checked() -> None:
     forged.uploadguard = "allow"
     with pytest.raises(UploadRefused):
         GuardedStorage(FileSystemStorage()).save("a.jpg", forged)
+
+
+def test_the_quick_start_does_what_it_says(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "uploadguard.toml").write_bytes(config.read_bytes())
+    asks = (
+        "\nimport io, sys\n"
+        "from django.core.checks import run_checks\n"
+        "from django.test import Client\n"
+        "from uploadguard.testing import picture\n"
+        "for data in (picture.unrelated_picture(), picture.picture_bytes()):\n"
+        "    file = io.BytesIO(data)\n"
+        "    file.name = 'a.jpg'\n"
+        "    answer = Client().post('/pictures', {'picture': file})\n"
+        "    print(answer.status_code, answer.content[:16])\n"
+        "print([message.id for message in run_checks()])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", quick_start("Django") + asks],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[:2] == ["200 b'a.jpg: allow\\n'", '422 b\'{"detail": "This\'']
+    assert "uploadguard.E" not in result.stdout

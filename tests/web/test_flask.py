@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.host import Host
 from tests.web.apps import flask_app
-from tests.web.wsgi import FORM, form, write_config
+from tests.web.wsgi import FORM, form, quick_start, write_config
 from uploadguard import ConfigError, Context, Guard, NotReadyError, NotRecordedError
 from uploadguard.testing import picture
 from uploadguard.web import flask as adapter
@@ -213,3 +213,13 @@ def test_an_application_that_was_not_told_says_so() -> None:
 def test_a_field_without_a_decision_is_a_key_error() -> None:
     with pytest.raises(KeyError):
         _ = adapter.CheckedUploads(())["picture"]
+
+
+def test_the_quick_start_does_what_it_says(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "uploadguard.toml").write_bytes(config.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    host: dict[str, Any] = {"__name__": "host"}
+    exec(quick_start("Flask"), host)
+    assert post(host["app"], ("picture", "a.jpg", FINE), path="/pictures").text == "a.jpg: allow\n"
+    assert post(host["app"], ("picture", "a.jpg", LISTED), path="/pictures").status_code == 422
+    host["uploads"].close(host["app"])

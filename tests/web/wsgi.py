@@ -44,6 +44,12 @@ def write_config(directory: Path, **web: Any) -> Path:
     return config
 
 
+def quick_start(section: str) -> str:
+    """The first example of a section of the documentation."""
+    text = (ROOT / "docs" / "frameworks.md").read_text().partition(f"\n## {section}\n")[2]
+    return text.partition("```python\n")[2].partition("```")[0]
+
+
 def form(*parts: Part) -> bytes:
     """A multipart body."""
     lines = []

@@ -50,7 +50,7 @@ def check_deployment(*_args: Any, **_options: Any) -> list[CheckMessage]:
 
 def _check_hashset(settings: Settings) -> Iterator[CheckMessage]:
     try:
-        generation = open_hashset(settings).load()
+        lists = open_hashset(settings).lists()
     except UploadguardError as error:
         yield Error(
             f"The hash set cannot be opened: {error}",
@@ -58,7 +58,7 @@ def _check_hashset(settings: Settings) -> Iterator[CheckMessage]:
             id="uploadguard.E003",
         )
         return
-    if not generation.lists and not settings.hashset.allow_empty:
+    if not lists and not settings.hashset.allow_empty:
         yield CheckWarning(
             "The hash set is empty: every upload will be answered 503.",
             hint="'uploadguard lists add' imports a list.",
