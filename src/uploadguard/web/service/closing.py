@@ -16,7 +16,8 @@ from uploadguard.logs import log
 
 __all__ = ["Answering"]
 
-_LINGER_S = 5.0
+_LINGER_S = 10.0
+_LINGER_IDLE_S = 1.0
 
 
 class Answering:
@@ -83,6 +84,7 @@ class _Exchange:
         try:
             async with asyncio.timeout(_LINGER_S):
                 while self._unread:
-                    await self.receive()
+                    async with asyncio.timeout(_LINGER_IDLE_S):
+                        await self.receive()
         except TimeoutError:
             pass

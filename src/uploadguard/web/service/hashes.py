@@ -31,7 +31,7 @@ def parse_hashes(body: bytes) -> tuple[list[Hash], Context]:
     if not isinstance(items, list) or not 1 <= len(items) <= MAX_HASHES:
         raise Fault(400, "bad_hash", f"hashes is a list of 1 to {MAX_HASHES} hashes.")
     hashes = [_hash(item, number) for number, item in enumerate(items)]
-    return hashes, context_of_json(found.get("context") or {})
+    return hashes, context_of_json(found.get("context", {}))
 
 
 def _hash(item: Any, number: int) -> Hash:
