@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aioboto3
 import pytest
+from s3_objects import Place, Run, open_guard, placed
 from s3_queues import running_emulator
 from s3_server import S3Server, running_s3
+
+from uploadguard import Guard
 
 _NUMBERS = itertools.count(1)
 _SESSION = aioboto3.Session()  # has read the descriptions of the services, which takes longer than a test
@@ -55,3 +60,30 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of an emulator of SQS, and of an S3 that tells it of uploads."""
     with running_emulator(tmp_path_factory.mktemp("emulator")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UPLOADGUARD_SANDBOX__ISOLATION", "none")
+        with open_guard(tmp_path_factory.mktemp("guard") / "hashset") as opened:
+            yield opened
+
+
+@pytest.fixture
+def run(
+    s3: Callable[[], AbstractAsyncContextManager[Any]], bucket_name: Callable[[str], str], guard: Guard, tmp_path: Path
+) -> Run:
+    """Runs a coroutine of a :class:`Place`."""
+
+    def runs(body: Callable[[Place], Any], **more: Any) -> Any:
+        async def inside() -> Any:
+            async with (
+                s3() as client,
+                placed(client, f"{bucket_name('test')}/", guard, tmp_path / "state.db", **more) as place,
+            ):
+                return await body(place)
+
+        return asyncio.run(inside())
+
+    return runs

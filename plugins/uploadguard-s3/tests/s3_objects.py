@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Mapping
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,22 @@ from uploadguard_s3.model import ObjectRef
 from uploadguard_s3.options import S3Options
 from uploadguard_s3.state import State
 
-__all__ = ["BLOCKED", "QUEUED", "UNSCANNED", "Place", "allowed", "make_buckets", "open_guard", "placed"]
+__all__ = [
+    "BLOCKED",
+    "QUEUED",
+    "UNSCANNED",
+    "Killed",
+    "Meddling",
+    "Place",
+    "Run",
+    "allowed",
+    "make_buckets",
+    "open_guard",
+    "placed",
+]
+
+Run = Callable[..., Any]
+"""Runs what is done at a :class:`Place`."""
 
 BLOCKED = picture_bytes()
 QUEUED = variant_bytes("resized")
@@ -48,6 +64,14 @@ class Place:
     uploads: str
     public: str = "public"
     quarantine: str = "quarantine"
+    used: Any = None
+    """What the checker calls."""
+
+    @property
+    def meddling(self) -> Meddling:
+        """The same, where it is one."""
+        assert isinstance(self.used, Meddling)
+        return self.used
 
     async def put(self, key: str, body: bytes, **more: Any) -> ObjectRef:
         """Upload, as an event would tell of it."""
@@ -75,6 +99,55 @@ class Place:
         version = {"VersionId": ref.version_id} if ref.version_id is not None else {}
         answer = await self.client.get_object_tagging(Bucket=ref.bucket, Key=ref.key, **version)
         return {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+
+
+class Killed(BaseException):
+    """Stands for the end of a process."""
+
+
+class Meddling:
+    """A client for a checker, with somebody who does something before its calls, or after them.
+
+    ``before`` and ``after`` are by the name of a method; each is called once. ``without`` are arguments that the
+    service does not heed.
+    """
+
+    def __init__(self, client: Any, without: Collection[str] = ()) -> None:
+        self._client = client
+        self._without = without
+        self.before: dict[str, Callable[[], Awaitable[object]]] = {}
+        self.after: dict[str, Callable[[], Awaitable[object]]] = {}
+        self.calls: list[str] = []
+        self.dies_at: tuple[int, bool] | None = None
+        """At which call from now on, from 0, the process ends, and whether before it."""
+
+    def _dies(self, before: bool) -> bool:
+        if self.dies_at is None or self.dies_at[1] is not before:
+            return False
+        count = self.dies_at[0]
+        self.dies_at = (count - 1, before) if count else None
+        return count == 0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if not inspect.ismethod(method) or name == "get_paginator":
+            return method
+
+        async def called(**arguments: Any) -> Any:
+            self.calls.append(name)
+            if self._dies(before=True):
+                raise Killed
+            if name in self.before:
+                await self.before.pop(name)()
+            heeded = {key: value for key, value in arguments.items() if key not in self._without}
+            answer = await method(**heeded)
+            if self._dies(before=False):
+                raise Killed
+            if name in self.after:
+                await self.after.pop(name)()
+            return answer
+
+        return called
 
 
 _BUCKETS = {"versions": "Enabled", "flat": None, "public": None, "public-versions": "Enabled", "quarantine": None}
@@ -122,9 +195,9 @@ async def placed(
     opened = State(options.state)
     try:
         await opened.open()
-        checker = ObjectChecker(guard, options, client=wrapped(client), state=opened, metrics=metrics)
-        yield Place(
-            checker, client, prefix, uploads, only.get("public_bucket", uploads), only.get("quarantine_bucket", "")
-        )
+        used = wrapped(client)
+        checker = ObjectChecker(guard, options, client=used, state=opened, metrics=metrics)
+        buckets = uploads, only.get("public_bucket", uploads), only.get("quarantine_bucket", "")
+        yield Place(checker, client, prefix, *buckets, used)
     finally:
         await opened.close()

@@ -227,7 +227,9 @@ class Soak:
         if upload.dropped:
             self.figures.dropped += 1
             return
-        for _ in range(1 + (self._random.random() < self.plan.doubled)):
+        doubled = self._random.random() < self.plan.doubled
+        self.figures.doubled += doubled
+        for _ in range(1 + doubled):
             number = len(self._events)
             self._events[number] = upload
             self._waiting.append(number)
@@ -265,7 +267,7 @@ class Soak:
         while True:
             if not self._waiting or len(mine) >= _WINDOW:
                 self._more.clear()
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.01)
                 continue
             place = self._random.randrange(len(self._waiting))
             self._waiting[place], self._waiting[-1] = self._waiting[-1], self._waiting[place]

@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from pathlib import Path
-from typing import Any
-
 import pytest
-from s3_objects import BLOCKED, QUEUED, UNSCANNED, Place, allowed, open_guard, placed
+from s3_objects import BLOCKED, QUEUED, UNSCANNED, Place, Run, allowed
 
-from uploadguard import Guard
 from uploadguard_s3 import Outcome
-
-Client = Callable[[], AbstractAsyncContextManager[Any]]
-Named = Callable[[str], str]
-
-
-@pytest.fixture(scope="module")
-def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UPLOADGUARD_SANDBOX__ISOLATION", "none")
-        with open_guard(tmp_path_factory.mktemp("guard") / "hashset") as opened:
-            yield opened
-
-
-@pytest.fixture
-def run(s3: Client, bucket_name: Named, guard: Guard, tmp_path: Path) -> Callable[..., Any]:
-    """Runs a coroutine of a :class:`Place`."""
-
-    def runs(body: Callable[[Place], Any], **more: Any) -> Any:
-        async def inside() -> Any:
-            async with (
-                s3() as client,
-                placed(client, f"{bucket_name('test')}/", guard, tmp_path / "state.db", **more) as place,
-            ):
-                return await body(place)
-
-        return asyncio.run(inside())
-
-    return runs
 
 
 @pytest.mark.parametrize("versions", [True, False])
-def test_what_is_allowed_is_moved_and_all_else_is_not(run: Callable[..., Any], versions: bool) -> None:
+def test_what_is_allowed_is_moved_and_all_else_is_not(run: Run, versions: bool) -> None:
     async def body(place: Place) -> None:
         made = {}
         for name, data in (("good", allowed()), ("bad", BLOCKED), ("near", QUEUED), ("text", UNSCANNED)):
@@ -84,7 +49,7 @@ def test_what_is_allowed_is_moved_and_all_else_is_not(run: Callable[..., Any], v
 
 
 @pytest.mark.parametrize("versions", [True, False])
-def test_a_second_delivery_does_nothing(run: Callable[..., Any], versions: bool) -> None:
+def test_a_second_delivery_does_nothing(run: Run, versions: bool) -> None:
     async def body(place: Place) -> None:
         for data, kept in ((allowed(), 0), (BLOCKED, 1), (UNSCANNED, 1)):
             ref = await place.put("in/a.jpg", data)
@@ -97,7 +62,7 @@ def test_a_second_delivery_does_nothing(run: Callable[..., Any], versions: bool)
     run(body, versions=versions)
 
 
-def test_the_same_bytes_uploaded_again_are_checked_again_where_there_are_no_versions(run: Callable[..., Any]) -> None:
+def test_the_same_bytes_uploaded_again_are_checked_again_where_there_are_no_versions(run: Run) -> None:
     async def body(place: Place) -> None:
         first = await place.checker.check(await place.put("in/a.jpg", allowed()))
         await place.client.delete_object(Bucket=place.public, Key=f"{place.prefix}a.jpg")
