@@ -133,7 +133,7 @@ def server(name: str, directory: Path) -> Iterator[str]:
     host = HOSTS[name]
     directory.mkdir()
     config = write_config(directory, max_body_bytes=64 << 20)
-    with serving(host.command, config, directory / "server", isolation="sandbox") as running:
+    with serving(host.command, config, directory / "server", isolation="sandbox", alive=host.alive) as running:
         yield f"http://127.0.0.1:{running.port}"
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = ["HOSTS", "Host", "aiohttp_server", "gunicorn", "uvicorn"]
 
 
 @dataclass(frozen=True)
 class Host:
-    """How one is started: the interpreter's arguments. ``path`` takes forms, ``bare`` takes them unchecked."""
+    """How one is started: the interpreter's arguments.
+
+    ``path`` takes forms with the field ``file``, ``bare`` takes them unchecked, ``alive`` answers 200 when it serves.
+    """
 
     command: list[str]
     path: str = "/upload"
     bare: str | None = "/bare"
-    environment: dict[str, str] = field(default_factory=dict)
+    alive: str = "/alive"
 
 
 def uvicorn(app: str, *options: str) -> list[str]:

@@ -118,7 +118,9 @@ def ask(
 
 
 @contextmanager
-def serving(command: Sequence[str], config: Path, directory: Path, *, isolation: str = "none") -> Iterator[Server]:
+def serving(
+    command: Sequence[str], config: Path, directory: Path, *, isolation: str = "none", alive: str = "/alive"
+) -> Iterator[Server]:
     """A server's process, from when it answers until the end. ``{port}`` in the command is its port."""
     directory.mkdir()
     held, log, temporary = directory / "held", directory / "log", directory / "tmp"
@@ -142,7 +144,7 @@ def serving(command: Sequence[str], config: Path, directory: Path, *, isolation:
         while True:
             assert process.poll() is None, log.read_text()
             try:
-                assert server.send("GET", "/alive").status == 200
+                assert server.send("GET", alive).status == 200
                 break
             except OSError:
                 assert time.monotonic() < ends, log.read_text()
