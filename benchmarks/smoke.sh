@@ -28,5 +28,6 @@ PHOTO
 "$python" -m benchmarks.shared_memory --rows 10000 --processes 1 2 --queries 50
 "$python" -m benchmarks.swap_under_load --entries 2000 --changed 50 --seconds 1
 "$python" -m benchmarks.isolation --rounds 2
+"$python" -m benchmarks.adapters --framework starlette --rounds 2
 "$python" -m uploadguard bench "$work/photo.jpg" --entries 1000 --seconds 2 --plot "$work/plot.png"
 test -s "$work/plot.png"

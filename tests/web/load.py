@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,11 +60,13 @@ def uploads(count: int, hostile: float, seed: int) -> list[tuple[str, bytes]]:
     """Sound pictures of 1 and 3 megapixels, and among them mutants, bombs, polyglots, truncated files and garbage."""
     chance = random.Random(seed)
     sound = pictures()
-    odd = [BOMBS[name]() for name in LARGE_BOMBS]
-    odd += [media.truncated_jpeg(), media.jpeg_followed_by(), media.gif_script(), chance.randbytes(100_000)]
-    broken = (data for _, data in mutants(good_files(256), count, seed))
+    odd: list[Callable[[], bytes]] = [
+        media.truncated_jpeg, media.jpeg_followed_by, media.gif_script, lambda: chance.randbytes(100_000),
+        *(BOMBS[name] for name in LARGE_BOMBS),
+    ]  # fmt: skip
+    broken = (data for _, data in mutants(good_files(96), count, seed))
     found = [
-        ("hostile", odd[number // 2 % len(odd)] if number % 2 else next(broken))
+        ("hostile", odd[number // 2 % len(odd)]() if number % 2 else next(broken))
         for number in range(round(count * hostile))
     ]
     found += [("sound", chance.choice(sound)) for _ in range(count - len(found))]
