@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -30,14 +32,29 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(scope="module", params=COMMANDS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    """All of them, started side by side."""
     directory: Path = tmp_path_factory.mktemp("wsgi")
     config = write_config(directory)
-    with serving(COMMANDS[request.param], config, directory / "served") as started:
-        started.name = request.param
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+
+        def start(name: str) -> Server:
+            context = serving(COMMANDS[name], config, directory / name)
+            server = context.__enter__()
+            stack.push(context)
+            server.name = name
+            return server
+
+        started = dict(zip(COMMANDS, pool.map(start, COMMANDS), strict=True))
         yield started
-        assert "Traceback" not in started.log.read_text()
+        for server in started.values():
+            assert "Traceback" not in server.log.read_text()
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def server(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Server:
+    return servers[request.param]
 
 
 @pytest.fixture(autouse=True)
@@ -101,27 +118,29 @@ def test_more_files_than_allowed_are_refused(server: Server) -> None:
 
 def test_a_body_over_the_limit_is_refused_before_it_is_sent(server: Server) -> None:
     with server.open("/upload", MAX_BODY_BYTES + 1, b"") as connection:
-        assert connection.recv(100).split()[1] == b"413"
+        assert received(connection).split()[1] == b"413"
+
+
+def checks_made(server: Server) -> int:
+    return int(server.send("GET", "/alive").json["checks"])
 
 
 def test_a_body_of_unknown_length_is_refused_over_the_limit_or_not_read(server: Server) -> None:
+    before = checks_made(server)
     body = form(picture_part(LISTED + bytes(MAX_BODY_BYTES)))
-    with_length = {**FORM, "Transfer-Encoding": "chunked"}
     connection = server.connect()
     try:
-        connection.request(
-            "POST", "/upload", iter([body[:1_500_000], body[1_500_000:]]), with_length, encode_chunked=True
-        )
+        connection.request("POST", "/upload", iter([body[:1_500_000], body[1_500_000:]]), FORM, encode_chunked=True)
         response = connection.getresponse()
         if "django" in server.name:  # which takes no form without a Content-Length in
             assert (response.status, response.read()[:12]) == (200, b'{"files": []')
         else:
             assert response.status == 413
-    except ConnectionError:  # the answer was lost with the rest of the body
-        assert "flask" in server.name
+    except ConnectionError:
+        pass  # the answer was lost, since the server closed without reading the rest
     finally:
         connection.close()
-    assert server.send("GET", "/alive").status == 200
+    assert checks_made(server) == before
 
 
 @pytest.mark.parametrize(
@@ -168,7 +187,8 @@ def test_a_raw_body_is_checked(server: Server) -> None:
     assert server.send("PUT", "/raw", LISTED, kind).status == 422
     assert server.send("PUT", "/raw", MIRRORED, kind).status == 202
     assert [file.read_bytes() for file in server.held.iterdir()] == [MIRRORED]
-    assert server.send("PUT", "/raw", bytes(MAX_BODY_BYTES + 1), kind).status == 413
+    with server.open("/raw", MAX_BODY_BYTES + 1, b"") as connection:
+        assert received(connection).split()[1] == b"413"
 
 
 def test_an_asynchronous_view_is_guarded_too(server: Server) -> None:
