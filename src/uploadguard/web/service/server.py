@@ -47,7 +47,7 @@ class _MakeService:
 
 @dataclass(frozen=True, slots=True)
 class ServiceServer:
-    """A server that is bound and not yet running. ``where`` is its URL, or the socket's path."""
+    """A server that is listening and not yet running. ``where`` is its URL, or the socket's path."""
 
     where: str
     _config: uvicorn.Config
@@ -118,6 +118,7 @@ def service_server(
     bound = _bound_path(path, serve.socket_mode) if path else bound_socket(host, port, section="serve")
     with bound as listening, _metrics_of_workers(settings, workers), _app(settings, tokens, workers) as app:
         config = uvicorn_config(app, settings, workers=workers, access_log=access_log)
+        listening.listen(config.backlog)  # who comes from now on waits, and is not refused
         yield ServiceServer(str(path) if path is not None else url_of(listening, host), config, listening)
 
 
