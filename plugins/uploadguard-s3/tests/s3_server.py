@@ -16,11 +16,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ACCESS_KEY", "REGION", "SECRET_KEY", "S3Server", "running_s3"]
+__all__ = ["ACCESS_KEY", "REGION", "SECRET_KEY", "USERS", "S3Server", "running_s3"]
 
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key"  # noqa: S105
 REGION = "us-east-1"
+USERS = ("uploader", "reader", "checker")
+"""They may do all with objects that no bucket's policy denies them."""
 _START_S = 60.0
 _PORTS = tuple(f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc"))
 
@@ -31,12 +33,12 @@ class S3Server:
 
     url: str
 
-    def client_options(self) -> dict[str, str]:
-        """Keyword arguments for a boto3 or aioboto3 client, or session's ``client``."""
+    def client_options(self, user: str | None = None) -> dict[str, str]:
+        """Keyword arguments for a boto3 or aioboto3 client, or session's ``client``; one of ``USERS``, or the owner."""
         return {
             "endpoint_url": self.url,
-            "aws_access_key_id": ACCESS_KEY,
-            "aws_secret_access_key": SECRET_KEY,
+            "aws_access_key_id": ACCESS_KEY if user is None else user,
+            "aws_secret_access_key": SECRET_KEY if user is None else user * 3,
             "region_name": REGION,
         }
 
@@ -46,12 +48,11 @@ def running_s3() -> Iterator[S3Server]:
     """A server with no buckets yet; ended, and its data deleted, at the end."""
     directory = Path(tempfile.mkdtemp(prefix="s3-"))
     try:
-        identity = {
-            "name": "test",
-            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-            "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-        }
-        (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        identities = [
+            _identity("test", ACCESS_KEY, SECRET_KEY, "Admin", "Read", "List", "Tagging", "Write"),
+            *(_identity(name, name, name * 3, "Read", "List", "Tagging", "Write") for name in USERS),
+        ]
+        (directory / "s3.json").write_text(json.dumps({"identities": identities}))
         # Each bucket has volumes of its own: one, not seven, and room for those of many buckets.
         (directory / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
         ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
@@ -77,6 +78,10 @@ def running_s3() -> Iterator[S3Server]:
             process.wait()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _identity(name: str, key: str, secret: str, *actions: str) -> dict[str, object]:
+    return {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
 
 
 def _weed() -> str:
