@@ -52,4 +52,9 @@ HOSTS: dict[str, Host] = {
     "aiohttp, part by part": Host(aiohttp_server("tests.web.apps.aiohttp_app"), "/parts"),
     "flask": Host(gunicorn("tests.web.apps.flask_app:app", "--threads=32")),
     "django": Host(gunicorn("tests.web.apps.django_app:application", "--threads=32")),
+    "service": Host(
+        uvicorn("tests.service.app:app", "--http=uploadguard.web.service.protocol:BoundedH11Protocol"),
+        "/v1/check?respond=answer",
+        None,
+    ),
 }
