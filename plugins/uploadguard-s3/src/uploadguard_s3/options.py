@@ -20,6 +20,7 @@ from uploadguard.config_toml import KeyPath
 from uploadguard.config_types import NO_KEYS, Count, Flag, Frozen, Section, Span, UniqueNames, Whole
 from uploadguard.destinations.options import EnvName
 from uploadguard.models import Verdict
+from uploadguard_s3.queue_options import QueueOptions
 
 __all__ = ["ClientOptions", "Effect", "LimitOptions", "RouteOptions", "S3Options", "StateOptions", "Vocabulary"]
 
@@ -175,6 +176,7 @@ class S3Options(Section):
     client: ClientOptions = Field(default_factory=ClientOptions)
     state: StateOptions = Field(default_factory=StateOptions)
     limits: LimitOptions = Field(default_factory=LimitOptions)
+    queue: QueueOptions = Field(default_factory=QueueOptions)
     vocabulary: Vocabulary = Field(
         default="none", description="Whether tags as GuardDuty's or clamscan's scanners set them are set too."
     )
