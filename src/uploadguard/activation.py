@@ -124,9 +124,11 @@ class ListSafety:
         brought = self.trial.run(candidate.brought(), corpus)
         if not brought.matched:
             return Judged(brought, 0, None)
-        before = self.trial.run(candidate.current(), corpus).matched
-        new = brought.matched - before
-        return Judged(brought, len(new), len(self.trial.run(candidate.result(), corpus).matched) if new else None)
+        new = brought.matched - self.trial.run(candidate.current(), corpus).matched
+        if not new:
+            return Judged(brought, 0, None)
+        whole = brought if candidate.is_whole else self.trial.run(candidate.result(), corpus)
+        return Judged(brought, len(new), len(whole.matched))
 
     def _size_reasons(self, before: int | None, after: int, *, allow_shrink: bool) -> list[str]:
         if before is None or before < _MIN_BOUND_ENTRIES:
@@ -143,18 +145,18 @@ class ListSafety:
     def _hit_reason(self, judged: Judged) -> str | None:
         if not judged.new or judged.matched is None:
             return None
-        pictures = f"{judged.brought.items:,}"
-        found = f"the list would match {judged.matched:,} of {pictures}"
+        found = f"the list would match {judged.matched:,} of {judged.brought.items:,}"
+        anew = f", {judged.new:,} of them anew" if judged.new < judged.matched else ""
         if judged.brought.corpus == BENIGN:
             most = self._bounds.max_benign_hits
             if judged.matched <= most:
                 return None
-            return f"{found} ordinary pictures, {judged.new:,} of them anew (safety.max_benign_hits is {most})"
+            return f"{found} ordinary pictures{anew} (safety.max_benign_hits is {most})"
         share = self._bounds.max_sample_percent
         if judged.percent <= share:
             return None
         return (
-            f"{found} pictures of the host's sample, which is {judged.percent:.2g} %, {judged.new:,} of them anew "
+            f"{found} pictures of the host's sample, {judged.percent:.2g} %{anew} "
             f"(safety.max_sample_percent is {share:g})"
         )
 

@@ -101,9 +101,10 @@ class ListTrial:
         matched: set[int] = set()
         hits: list[TrialHit] = []
         items = iter(corpus.items())
+        held = frozenset(name for segment in generation.segments for name in segment.metadata.signals)
         while batch := list(islice(items, _BATCH_ITEMS)):
             count += len(batch)
-            for match in self._matches(generation, batch):
+            for match in self._matches(generation, held, batch):
                 item = batch[match.frame]
                 matched.add(item.line)
                 hits_total += 1
@@ -111,13 +112,13 @@ class ListTrial:
                     hits.append(TrialHit(match, item.line, item.label))
         return CorpusTrial(corpus.name, count, frozenset(matched), tuple(hits), hits_total)
 
-    def _matches(self, generation: Generation, batch: Sequence[SampleItem]) -> Iterator[Match]:
+    def _matches(self, generation: Generation, held: frozenset[str], batch: Sequence[SampleItem]) -> Iterator[Match]:
         """The matches that count, with the place of the picture in the batch as their frame."""
         hashes = [
             Hash(one.signal_type, one.value, one.quality, frame=place)
             for place, item in enumerate(batch)
             for one in item.hashes
-            if self._is_looked_up(one)
+            if one.signal_type in held and self._is_looked_up(one)
         ]
         for match in generation.match(hashes, self._limits):
             yield from decide((match,), (), self._policy, tenant=None).matches

@@ -25,7 +25,8 @@ from tests.hashset.made_up import (
     open_set,
     value,
 )
-from uploadguard.hashset import HashSet
+from uploadguard.errors import StagedListError
+from uploadguard.hashset import Compilation, HashSet
 from uploadguard.lists.base import ListEntry
 from uploadguard.models import Hash
 from uploadguard.storage.keys import write_key_file
@@ -80,7 +81,31 @@ def rollback(hash_set: HashSet) -> None:
             hash_set.rollback()
 
 
-CHANGES: dict[str, Callable[[HashSet], None]] = {change.__name__: change for change in (delta, swap, compact, rollback)}
+def stage(hash_set: HashSet) -> None:
+    """The next version, staged only, in place of what was staged before."""
+    version = version_of(hash_set) + 1
+    how = Compilation(TYPES, str(version))
+    if version % 3:
+        again = [entry(number) for number in range(BASE) if (number - version) % BASE == BASE - 1]
+        gone = f"id-{version % BASE}"
+        hash_set.staging.update_list("a", [*listed(version), *again], [gone], how, restage=True)
+    else:
+        base = [entry(number) for number in range(BASE) if number != version % BASE]
+        hash_set.staging.add_list("a", [*base, *listed(version)], how, replace=True)
+
+
+def activate(hash_set: HashSet) -> None:
+    """The version that is staged, if it fits; else nothing is staged any more."""
+    for staged in hash_set.staging.changes():
+        try:
+            hash_set.staging.activate(staged.list_name)
+        except StagedListError:
+            hash_set.staging.discard(staged.list_name)
+
+
+CHANGES: dict[str, Callable[[HashSet], None]] = {
+    change.__name__: change for change in (delta, swap, compact, rollback, stage, activate)
+}
 
 
 def change_until_killed(pipe: Connection, directory: Path, seed: int, doomed: str | None, step: int) -> None:
@@ -89,7 +114,7 @@ def change_until_killed(pipe: Connection, directory: Path, seed: int, doomed: st
     hash_set = open_set(directory)
     pipe.send("ready")
     while True:
-        name = rng.choice(["delta", "delta", "delta", "swap", "compact", "rollback"])
+        name = rng.choice(["delta", "delta", "delta", "swap", "compact", "rollback", "stage", "stage", "activate"])
         if name == doomed:
             with children.at_step(step, lambda: os.kill(os.getpid(), signal.SIGKILL), children.KILL_STEPS):
                 CHANGES[name](hash_set)

@@ -15,7 +15,7 @@ from uploadguard.cli.progress import ProgressBar
 from uploadguard.cli.state import State
 
 if TYPE_CHECKING:
-    from uploadguard.activation import Judgement, ListSafety
+    from uploadguard.activation import Judged, Judgement, ListSafety
     from uploadguard.errors import HeldListError
     from uploadguard.hashing import MediaHasher
     from uploadguard.hashset import Candidate, HashSet, StagedChange
@@ -260,7 +260,7 @@ def _report_held(name: str, reasons: Iterable[str]) -> None:
     for reason in reasons:
         report_error(reason)
     report_error(
-        f"the list {name!r} is in force as it was before. `uploadguard lists try {name}` shows what matches, "
+        f"so nothing was put in force, and it stays staged. `uploadguard lists try {name}` shows what matches, "
         f"`uploadguard lists activate {name} --force` puts it in force all the same, and "
         f"`uploadguard lists discard {name}` drops it"
     )
@@ -287,12 +287,13 @@ def trial_row(judgement: Judgement) -> tuple[str, str]:
 
 def _print_judgement(title: str, judgement: Judgement, more: Iterable[CorpusTrial] = ()) -> None:
     """Show what a change would do to its list, and the pictures that it matches."""
-    before = f"{judgement.entries_before:,}" if judgement.entries_before is not None else "none: a new list"
-    rows = [("entries before", before), ("entries", f"{judgement.entries_after:,}")]
+    rows = [("entries", f"{judgement.entries_after:,}")]
+    if judgement.entries_before is not None:
+        rows.insert(0, ("entries before", f"{judgement.entries_before:,}"))
     hits: list[tuple[str, TrialHit]] = []
     left_out = 0
     for trial, text in [
-        *((judged.brought, f"; {judged.new:,} anew" if judged.brought.matched else "") for judged in judgement.corpora),
+        *((judged.brought, _anew(judged)) for judged in judgement.corpora),
         *((trial, "") for trial in more),
     ]:
         share = f" ({trial.percent:.2g} %)" if trial.matched else ""
@@ -342,6 +343,11 @@ def print_staged(changes: Collection[StagedChange]) -> None:
         if item.outdated is not None:
             report_warning(f"staged for {item.list_name!r}: {item.outdated}")
     echo("No check sees what is staged. `uploadguard lists try NAME` tries it, `lists activate NAME` puts it in force.")
+
+
+def _anew(judged: Judged) -> str:
+    """How many of the pictures that match do not match the list in force, where these are others."""
+    return f"; {judged.new:,} anew" if judged.new != len(judged.brought.matched) else ""
 
 
 def staged_record(item: StagedChange | None) -> dict[str, Any] | None:

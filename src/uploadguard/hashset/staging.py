@@ -68,6 +68,11 @@ class Candidate:
     _files: Directory = field(repr=False)
     _present: tuple[SegmentRecord, ...] = field(repr=False)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether what it brings is all that the list would hold."""
+        return self.change is None or self.change.kind in ("new", "replace")
+
     def brought(self) -> Generation:
         """The entries that the change brings, and nothing else."""
         return self._open([self.change.segment] if self.change is not None else self._present)

@@ -7,6 +7,7 @@ hashes as signal type, hex and, for perceptual ones, quality. Packed with gzip w
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import io
 import json
@@ -96,9 +97,10 @@ class SampleWriter:
         self._output.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
 
 
-def benign_corpus() -> Iterator[SampleItem]:
+@functools.cache
+def benign_corpus() -> tuple[SampleItem, ...]:
     """The built-in hashes of ordinary, widely spread pictures: MD5, SHA-1, SHA-256 and PDQ."""
-    return read_sample(resources.files("uploadguard.lists") / "data" / "benign.jsonl.gz")
+    return tuple(read_sample(resources.files("uploadguard.lists") / "data" / "benign.jsonl.gz"))
 
 
 def is_sample(path: Path) -> bool:
