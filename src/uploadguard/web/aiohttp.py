@@ -1,4 +1,4 @@
-"""aiohttp: checks the parts of a form as the handler meets them, or a whole form at once.
+"""aiohttp: checks the parts of a form as the handler meets them, or a whole form at once. (extra: aiohttp)
 
 Both are asynchronous context managers: the temporary files are gone when they are left. Where an upload may not go on
 they raise the HTTP exception that aiohttp answers with.
@@ -24,7 +24,7 @@ try:
     from aiohttp import BodyPartReader, ClientError, MultipartReader, web
     from aiohttp.http_exceptions import HttpProcessingError
 except ModuleNotFoundError as error:
-    raise ConfigError("the adapter for aiohttp needs aiohttp, and uploadguard[serve]") from error
+    raise ConfigError("aiohttp is not installed: install uploadguard[aiohttp]") from error
 
 __all__ = ["CheckedUpload", "ReceivedForm", "check_form", "check_part"]
 

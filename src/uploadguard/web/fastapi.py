@@ -1,4 +1,4 @@
-"""FastAPI: a dependency that gives an endpoint its uploads with their decisions. (extra: serve)
+"""FastAPI: a dependency that gives an endpoint its uploads with their decisions. (extra: fastapi)
 
 ::
 
@@ -42,7 +42,7 @@ try:
     from starlette.requests import Request
     from starlette.responses import Response
 except ModuleNotFoundError as error:
-    raise ConfigError("the adapter for FastAPI needs fastapi, and uploadguard[serve]") from error
+    raise ConfigError("FastAPI is not installed: install uploadguard[fastapi]") from error
 
 __all__ = ["CheckedRoute", "CheckedUpload", "UploadAnswered", "upload_check"]
 

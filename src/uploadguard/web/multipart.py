@@ -15,7 +15,7 @@ For the adapters of asynchronous frameworks and the service::
         form.close()
 
 :func:`receive_file` does the same where the whole body is one file. :class:`FormParser` is what both stand on: bytes
-in, parts out; it holds nothing back and reads nothing itself. (extra: serve)
+in, parts out; it holds nothing back and reads nothing itself. (extras: serve, fastapi, aiohttp)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ try:
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
 except ModuleNotFoundError as error:
-    raise ConfigError("reading forms needs python-multipart: install uploadguard[serve]") from error
+    raise ConfigError("python-multipart is not installed: install uploadguard[serve]") from error
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

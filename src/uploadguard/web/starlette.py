@@ -24,7 +24,7 @@ try:
     from starlette.routing import compile_path
     from starlette.types import ASGIApp, Receive, Scope, Send
 except ModuleNotFoundError as error:
-    raise ConfigError("the adapter for Starlette needs starlette: install uploadguard[serve]") from error
+    raise ConfigError("Starlette is not installed: install uploadguard[serve]") from error
 
 __all__ = ["CheckedUpload", "UploadguardMiddleware"]
 
