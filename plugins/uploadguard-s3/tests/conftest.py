@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from s3_queues import running_emulator
 from s3_server import S3Server, running_s3
 
 from uploadguard import Guard
+
+sys.path.append(str(Path(__file__).parents[3]))  # for what runs a PostgreSQL server, which uploadguard's own tests have
 
 _NUMBERS = itertools.count(1)
 _SESSION = aioboto3.Session()  # has read the descriptions of the services, which takes longer than a test
@@ -76,7 +79,7 @@ def run(
 ) -> Run:
     """Runs a coroutine of a :class:`Place`."""
 
-    def runs(body: Callable[[Place], Any], **more: Any) -> Any:
+    def runs(body: Callable[[Place], Any], guard: Guard = guard, **more: Any) -> Any:
         async def inside() -> Any:
             async with (
                 s3() as client,

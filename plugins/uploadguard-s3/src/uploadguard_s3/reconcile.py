@@ -121,7 +121,7 @@ class _Reconciling:
             ]
             known = await checker.state.known([v for ref, _ in listed if (v := checker.version_of(ref)) is not None])
             missed = []
-            for ref, modified in listed:
+            for ref, modified in reversed(listed):  # of one key's versions the oldest first: it is not to be published
                 figures.listed += 1
                 if self._is_settled(ref, modified, known.get(checker.version_of(ref) or b"")):
                     figures.settled += 1

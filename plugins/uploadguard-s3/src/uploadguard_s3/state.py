@@ -203,8 +203,8 @@ class State:
             index_elements=[_keys.c.key_id],
             set_={name: insert.excluded[name] for name in ("owner", "leased_until", "touched")},
             where=_keys.c.leased_until < now,
-        )
-        if connection.execute(taken).rowcount == 0:
+        ).returning(_keys.c.key_id)
+        if connection.execute(taken).one_or_none() is None:
             return None
         known = _known(connection, [version]) if version is not None else {}
         return Begun(key, owner, _newest(connection, key), known.get(version) if version is not None else None)
