@@ -148,9 +148,8 @@ def _check_head(record: Any) -> None:
 
 
 def _parse(record: Any) -> tuple[str, tuple[Hash, ...]]:
-    label = record.get("label", "")
-    if not isinstance(label, str):
-        raise TypeError("a label that is no text")
+    if not isinstance(record, dict) or not isinstance(label := record.get("label", ""), str):
+        raise TypeError("not a picture")
     return label, tuple(_hash(*parts) for parts in record["hashes"])
 
 
