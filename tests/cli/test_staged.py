@@ -73,9 +73,8 @@ def test_the_json_of_a_held_import_and_its_trial(hotline: Deployment) -> None:
     tried = json.loads(run("lists", "try", "--json").stdout)
     assert (tried["list"], tried["staged"], tried["role"]) == ("hotline", True, "deny")
     assert {key: tried[key] for key in summary["safety"]} == summary["safety"]
-    status = {
-        record["name"]: record for record in map(json.loads, run("lists", "status", "--json").stdout.splitlines())
-    }
+    records = [json.loads(line) for line in run("lists", "status", "--json").stdout.splitlines()]
+    status = {record["name"]: record for record in records}
     assert status["test"]["staged"] is None
     staged = status["hotline"]["staged"]
     assert (staged["change"], staged["entries_before"], staged["entries_after"]) == ("replace", 120, 121)

@@ -1,4 +1,4 @@
-"""A large list's import, delta, compaction and opening: ``python -m tests.hashset.soak_import 10000000``.
+"""A large list's import, trial, delta, compaction and opening: ``python -m tests.hashset.soak_import 10000000``.
 
 Tells time and memory. Each step runs in a process of its own; its anonymous memory is what counts, since mapped files
 are shared and can be dropped. Needs about 400 bytes of disk an entry.
@@ -17,8 +17,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tests.hashset import children
+from uploadguard.config import Settings
 from uploadguard.hashset import HashSet, columns, compaction, merge, runs, tables, tombstones
 from uploadguard.lists.base import ListEntry
+from uploadguard.lists.samples import benign_corpus
+from uploadguard.plugins import Plugins
+from uploadguard.trial import Corpus, ListTrial
 
 KINDS = {"md5": (16, 0), "pdq": (32, 31)}
 
@@ -60,6 +64,15 @@ def anonymous_mb() -> float:
     """The anonymous memory of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1000
+
+
+def trial(directory: Path, _: int) -> str:
+    """Try it on the benign corpus."""
+    plugins = Plugins(Settings())
+    done = ListTrial(plugins.settings, plugins).run(
+        HashSet.open(directory).load(verify=False), Corpus("benign", benign_corpus)
+    )
+    return f"{len(done.matched)} of {done.items:,} pictures match"
 
 
 def peak_mb_of(step: Callable[[Path, int], str], directory: Path, count: int) -> tuple[float, str]:
@@ -108,7 +121,7 @@ def measured_in_parts(pipe: Connection, directory: Path, count: int) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as parent:
-        for todo in (add, load, delta, load, compact, load):
+        for todo in (add, load, trial, delta, load, compact, load):
             process, receiver = children.start(measured, todo, Path(parent) / "set", int(sys.argv[1]))
             print(receiver.recv(), flush=True)
             process.join()
