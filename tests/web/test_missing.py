@@ -13,7 +13,7 @@ from uploadguard.errors import ConfigError
 @pytest.mark.parametrize(
     ("module", "missing", "extra"),
     [
-        ("starlette", "starlette", "serve"),
+        ("starlette", "starlette", "starlette"),
         ("fastapi", "fastapi", "fastapi"),
         ("aiohttp", "aiohttp", "aiohttp"),
         ("multipart", "python_multipart", "serve"),

@@ -1,5 +1,5 @@
 """Starlette, and other ASGI frameworks: a middleware that checks uploads before the application sees them, and the
-same for a single endpoint. (extra: serve)
+same for a single endpoint. (extra: starlette)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ try:
     from starlette.routing import compile_path
     from starlette.types import ASGIApp, Receive, Scope, Send
 except ModuleNotFoundError as error:
-    raise ConfigError("Starlette is not installed: install uploadguard[serve]") from error
+    raise ConfigError("Starlette is not installed: install uploadguard[starlette]") from error
 
 __all__ = ["CheckedUpload", "UploadguardMiddleware"]
 
