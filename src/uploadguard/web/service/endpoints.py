@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.types import Receive
@@ -31,6 +32,8 @@ from uploadguard.web.service.recorded import RecordedDecisions
 from uploadguard.web.service.views import Options, answer_to_relay, decision_json
 
 __all__ = ["Call", "Endpoints", "Reply"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,15 @@ class Endpoints:
         self._answers = Answers(settings)
         self._admission = Admission(settings.serve.max_uploads)
         self._limits = Limits(settings.web.max_body_bytes, 1, timeout_s=settings.serve.body_timeout_s)
+        # Of its own: a database or a match service that is slow must not keep uploads from being written.
+        self._threads = ThreadPoolExecutor(settings.serve.max_uploads, thread_name_prefix="uploadguard-service")
         late = [name for name, matcher in guard.plugins.matchers.items() if matcher.prefetch]
         self._recorded = RecordedDecisions(settings, late)
         self._openapi = json.dumps(document()).encode()
 
     def close(self) -> None:
-        """Let go of what was opened here. The Guard is not."""
+        """Let go of what was opened here, and not of the Guard. Blocks until its threads are done."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
         self._recorded.close()
 
     async def check(self, call: Call) -> Reply:
@@ -96,9 +102,10 @@ class Endpoints:
         with self._room(call):
             limits = Limits(MAX_BODY_BYTES, 1, timeout_s=self._limits.timeout_s)
             hashes, context = parse_hashes(await read_body(call.receive, limits, self._answers))
-            work = asyncio.to_thread(self._guard.check_hashes, hashes, context=context)
             try:
-                decision = await unless_gone(call.receive, work)
+                decision = await unless_gone(
+                    call.receive, self._on_thread(lambda: self._guard.check_hashes(hashes, context=context))
+                )
             except ValueError as error:
                 raise Fault(400, "bad_hash", f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
         return self._reply(decision, options)
@@ -113,11 +120,11 @@ class Endpoints:
                 return Reply.of(tusd.PARTIAL_REFUSED)
             if hook.kind is tusd.Kind.IGNORE:
                 return Reply.of({})
-            file = await asyncio.to_thread(tusd.open_upload, self._guard.settings.serve.tusd_dir, hook.path)
+            file = await self._on_thread(tusd.open_upload, self._guard.settings.serve.tusd_dir, hook.path)
             try:
                 decision = await unless_gone(call.receive, self._guard.acheck(file, context=hook.context))
             finally:
-                await asyncio.to_thread(file.close)
+                await self._on_thread(file.close)
         status, record = tusd.answer(decision, self._answers, refusal)
         return Reply.of(record, status)
 
@@ -125,7 +132,7 @@ class Endpoints:
         """``GET /v1/decisions/{reference}``."""
         options = Options.of(call.query)
         try:
-            found = await asyncio.to_thread(self._recorded.find, call.rest)
+            found = await self._on_thread(self._recorded.find, call.rest)
         except LedgerError as error:
             log.warning("a decision could not be looked up: %s", error)
             raise Fault(503, "ledger_down", "The ledger cannot be read now.", headers={"Retry-After": "2"}) from None
@@ -139,18 +146,21 @@ class Endpoints:
 
     async def readyz(self, _call: Call) -> Reply:
         """``GET /readyz``."""
-        ready, checks = await asyncio.to_thread(readiness, self._guard)
+        ready, checks = await self._on_thread(readiness, self._guard)
         return Reply.of({"ready": ready, "checks": checks}, 200 if ready else 503)
 
     async def metrics(self, _call: Call) -> Reply:
         """``GET /metrics``."""
         if self._metrics is None:
             raise Fault(404, "metrics_off", "There are no metrics: telemetry.metrics is off.")
-        return Reply(200, await asyncio.to_thread(render), CONTENT_TYPE)
+        return Reply(200, await self._on_thread(render), CONTENT_TYPE)
 
     async def openapi(self, _call: Call) -> Reply:
         """``GET /openapi.json``."""
         return Reply(200, self._openapi)
+
+    async def _on_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     @contextmanager
     def _room(self, call: Call) -> Iterator[None]:
