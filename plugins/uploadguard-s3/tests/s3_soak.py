@@ -1,8 +1,7 @@
 """A soak against a real S3-compatible server: events doubled, shuffled and lost, overwrites, workers killed.
 
 ``python plugins/uploadguard-s3/tests/s3_soak.py --objects 10000 --kills 30`` runs it and prints its figures;
-``--flat`` does without versions. ``--latency`` prints instead what a check of an object takes beside a bare check of
-the same bytes. Tests run a tiny one.
+``--flat`` does without versions. Tests run a tiny one.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ import argparse
 import asyncio
 import hashlib
 import json
+import logging
 import random
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aioboto3
 from s3_server import S3Server, running_s3
@@ -34,7 +35,8 @@ from uploadguard.testing.media import encode, make_photo
 from uploadguard_s3 import ObjectChecker, ObjectRef, Reconciled, S3Options, reconcile
 from uploadguard_s3.state import State
 
-UPLOADS, PUBLIC, QUARANTINE = "soak-uploads", "soak-public", "soak-quarantine"
+log = logging.getLogger(__name__)
+
 _WINDOW = 12
 _WORKER = Path(__file__).with_name("s3_soak_worker.py")
 
@@ -86,6 +88,14 @@ class Figures:
     reconciled: dict[str, Any] = field(default_factory=dict)
 
 
+class Buckets(NamedTuple):
+    """The buckets of one run."""
+
+    uploads: str
+    public: str
+    quarantine: str
+
+
 class Pictures:
     """Small pictures, no two of the same bytes, and a list with the digests of the bad ones."""
 
@@ -124,6 +134,7 @@ class Soak:
         self.plan = plan
         self.figures = Figures(objects=plan.objects)
         self._server = server
+        self._buckets = Buckets(*(f"{purpose}-{secrets.token_hex(4)}" for purpose in ("uploads", "public", "kept")))
         self._directory = directory
         self._random = random.Random(plan.seed + 1)  # noqa: S311
         self._pictures = Pictures(plan)
@@ -133,10 +144,8 @@ class Soak:
         self._events: dict[int, Upload] = {}
         self._out: dict[int, int] = {}
         self._to_overwrite: set[str] = set()
-        self._more = asyncio.Event()
         self._writing: set[asyncio.Task[None]] = set()
         self._problems: list[str] = []
-        self._uploading = True
         self._client: Any = None
         self._workers: list[subprocess.Popen[bytes]] = []
         self._options = {
@@ -144,11 +153,11 @@ class Soak:
             "limits": {"at_once": _WINDOW},
             "routes": {
                 "soak": {
-                    "bucket": UPLOADS,
+                    "bucket": self._buckets.uploads,
                     "prefix": "in/",
-                    "public_bucket": PUBLIC,
+                    "public_bucket": self._buckets.public,
                     "public_prefix": "",
-                    "quarantine_bucket": QUARANTINE,
+                    "quarantine_bucket": self._buckets.quarantine,
                 }
             },
         }
@@ -184,9 +193,11 @@ class Soak:
         return self.figures
 
     async def _make_buckets(self) -> None:
-        for bucket in (UPLOADS, PUBLIC, QUARANTINE):
+        for bucket in (self._buckets.uploads, self._buckets.public, self._buckets.quarantine):
             await self._client.create_bucket(Bucket=bucket)
-        versioned = [PUBLIC, UPLOADS] if self.plan.versions else [PUBLIC]  # so that nothing published goes unseen
+        versioned = (
+            [self._buckets.public, self._buckets.uploads] if self.plan.versions else [self._buckets.public]
+        )  # so that nothing published goes unseen
         for bucket in versioned:
             status = {"Status": "Enabled"}
             await self._client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration=status)
@@ -199,9 +210,7 @@ class Soak:
         killing = asyncio.create_task(self._kill(socket))
         try:
             await _at_once(8, [lambda key=key: self._put(key) for key in keys])  # type: ignore[misc]
-            self._uploading = False
-            while self._waiting or self._out or self._writing:
-                self._more.set()
+            while self._waiting or self._out or self._writing:  # noqa: ASYNC110 - three things, and no hurry
                 await asyncio.sleep(0.05)
             watching.cancel()
             await killing
@@ -218,10 +227,10 @@ class Soak:
 
     async def _put(self, key: str) -> None:
         body, verdict = self._pictures.next()
-        answer = await self._client.put_object(Bucket=UPLOADS, Key=key, Body=body)
+        answer = await self._client.put_object(Bucket=self._buckets.uploads, Key=key, Body=body)
         order = len(self._uploads) + 1
         etag = answer["ETag"].strip('"')
-        ref = ObjectRef(UPLOADS, key, answer.get("VersionId"), etag, f"{order:016X}", len(body))
+        ref = ObjectRef(self._buckets.uploads, key, answer.get("VersionId"), etag, f"{order:016X}", len(body))
         upload = Upload(ref, verdict, order, dropped=self._random.random() < self.plan.dropped)
         self._uploads[key, etag] = self._newest[key] = upload
         if upload.dropped:
@@ -234,7 +243,6 @@ class Soak:
             self._events[number] = upload
             self._waiting.append(number)
         self.figures.events = len(self._events)
-        self._more.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A worker: events go out, answers come in, and what it had when it died is delivered again."""
@@ -265,8 +273,7 @@ class Soak:
 
     async def _hand_out(self, writer: asyncio.StreamWriter, mine: set[int]) -> None:
         while True:
-            if not self._waiting or len(mine) >= _WINDOW:
-                self._more.clear()
+            if not self._waiting or len(mine) >= _WINDOW or writer.is_closing():
                 await asyncio.sleep(0.01)
                 continue
             place = self._random.randrange(len(self._waiting))
@@ -305,10 +312,11 @@ class Soak:
         while True:
             await self._look(checker, seen)
             self.figures.looks += 1
+            log.info("%d answers, %d events waiting", self.figures.outcomes.total(), len(self._waiting))
             await asyncio.sleep(1.0)
 
     async def _look(self, checker: ObjectChecker, seen: set[tuple[str, str]]) -> None:
-        pages = self._client.get_paginator("list_object_versions").paginate(Bucket=PUBLIC)
+        pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self._buckets.public)
         async for page in pages:
             new = [
                 (f"in/{one['Key']}", one["ETag"].strip('"'))
@@ -354,16 +362,16 @@ class Soak:
         await self._judge_buckets()
 
     async def _judge_buckets(self) -> None:
-        public = await self._etags(PUBLIC)
+        public = await self._etags(self._buckets.public)
         for key, upload in self._newest.items():
             there = public.get(key.removeprefix("in/"))
             if upload.verdict == "allow" and there != upload.ref.etag:
                 self._problems.append(f"{key}: the newest version is not the public one")
-        left = set(await self._etags(UPLOADS))
+        left = set(await self._etags(self._buckets.uploads))
         wrong = {key for key in left if self._newest[key].verdict == "allow"}
         if self.plan.versions is False and wrong:
             self._problems.append(f"{len(wrong)} allowed objects were not moved")
-        kept = Counter((await self._etags(QUARANTINE)).values())
+        kept = Counter((await self._etags(self._buckets.quarantine)).values())
         for upload in self._uploads.values():
             copies = kept[upload.ref.etag or ""]
             if upload.verdict == "block" and any(a["verdict"] == "block" for a in upload.answers) and copies != 1:
@@ -387,7 +395,7 @@ async def _at_once(limit: int, works: Sequence[Callable[[], Awaitable[None]]]) -
 
 
 def soak(plan: Plan, server: S3Server) -> Figures:
-    """Run one on a server that has none of the soak's buckets."""
+    """Run one, in buckets of its own."""
     with tempfile.TemporaryDirectory() as directory:
         return asyncio.run(Soak(plan, server, Path(directory)).run())
 
@@ -401,6 +409,8 @@ def main() -> None:
     parser.add_argument("--flat", action="store_true", help="a bucket that keeps no versions")
     parser.add_argument("--seed", type=int, default=Plan.seed)
     given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    log.setLevel(logging.INFO)
     plan = Plan(given.objects, given.kills, given.workers, versions=not given.flat, seed=given.seed)
     with running_s3() as server:
         figures = soak(plan, server)
