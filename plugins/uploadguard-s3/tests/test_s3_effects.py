@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 from prometheus_client import CollectorRegistry, generate_latest
 from s3_objects import BLOCKED, UNSCANNED, Meddling, Place, Run, allowed, open_guard
+from s3_server import ACCESS_KEY, SECRET_KEY, S3Server
 
+from uploadguard import Guard
 from uploadguard.errors import ConfigError
 from uploadguard.hashset import HashSet
 from uploadguard.lists.base import ListEntry
 from uploadguard.models import Context
 from uploadguard.signals.base import lookup_kinds
 from uploadguard.signals.digests import DIGESTS
-from uploadguard_s3 import ObjectMetrics, ObjectRef, Outcome, S3Retry
+from uploadguard_s3 import ObjectChecker, ObjectMetrics, ObjectRef, Outcome, S3Options, S3Retry
 
 _TAGS_ONLY = {"allow": ("tag",), "public_bucket": None, "public_prefix": None}
 _LOCKED = {"quarantine_bucket": "locked", "legal_hold": True, "retain_days": 2}
@@ -163,6 +166,34 @@ def test_while_the_guard_cannot_answer_events_wait(run: Run, tmp_path: Path) -> 
 
     guard = open_guard(tmp_path / "hashset")
     run(body, guard=guard)
+
+
+def test_a_checker_opens_what_its_settings_say(
+    s3_server: S3Server, run: Run, guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    (tmp_path / "s3.toml").write_text(
+        f'[client]\nendpoint_url = "{s3_server.url}"\nregion = "us-east-1"\naddressing = "path"\n'
+        '[routes.only]\nbucket = "flat"\nprefix = "opened/"\ntenant = "guests"\n'
+    )
+    contexts: list[Context] = []
+
+    def context(ref: ObjectRef, metadata: Mapping[str, str]) -> Context:
+        assert ref.key == "opened/a b.jpg"
+        contexts.append(Context(uploader=metadata["who"]))
+        return contexts[-1]
+
+    async def body(place: Place) -> None:
+        options = S3Options.load(tmp_path / "s3.toml")
+        await place.client.put_object(Bucket="flat", Key="opened/a b.jpg", Body=allowed(), Metadata={"who": "me"})
+        async with ObjectChecker.open(guard, options, context=context) as checker:
+            checked = await checker.check(ObjectRef("flat", "opened/a b.jpg"))
+        assert (checked.outcome, checked.effects) == (Outcome.ALLOWED, ("tagged",))
+
+    run(body)
+    assert len(contexts) == 1
+    assert (tmp_path / "uploadguard-s3.db").is_file()
 
 
 def test_metrics_count_and_name_no_key(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from botocore.exceptions import ClientError
 from s3_objects import BLOCKED, Killed, Meddling, Place, Run, allowed
 
 from uploadguard_s3 import ObjectRef, Outcome
@@ -96,6 +97,22 @@ def test_an_older_version_never_takes_the_place_of_a_newer_one(run: Run, sequenc
             assert await place.body(place.public, "a.jpg") == allowed(2)
 
     run(body)
+
+
+def test_a_conflict_at_the_place_of_a_copy_leaves_nothing_undone(run: Run) -> None:
+    async def conflict() -> None:
+        answer = {"Error": {"Code": "ConditionalRequestConflict"}, "ResponseMetadata": {"HTTPStatusCode": 409}}
+        raise ClientError(answer, "CopyObject")
+
+    async def body(place: Place) -> None:
+        for data, outcome in ((BLOCKED, Outcome.BLOCKED), (allowed(), Outcome.ALLOWED)):
+            place.meddling.before["copy_object"] = conflict
+            checked = await place.checker.check(await place.put("in/a.jpg", data))
+            assert (checked.outcome, checked.effects[-1]) == (outcome, "deleted")
+        assert await place.keys(place.uploads) == []
+        assert len(await place.keys(place.quarantine)) == 1
+
+    run(body, wrapped=Meddling)
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.ledger.postgres import running_postgres
 
+from uploadguard.errors import ConfigError
 from uploadguard.models import Verdict
 from uploadguard_s3.model import S3Retry
 from uploadguard_s3.options import S3Options
@@ -182,6 +183,16 @@ def test_a_database_that_cannot_be_used_is_tried_again(tmp_path: Path) -> None:
         await state.close()
 
     asyncio.run(body())
+
+
+def test_a_url_that_is_none_is_named_by_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_URL", "mysql://secret@host/db")
+    options = S3Options.of(state={"url_env": "STATE_URL"}, routes={"a": {"bucket": "a"}})
+    with pytest.raises(ConfigError, match=r"state\.url_env") as caught:
+        State(options.state)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"state\.url_env.*not set"):
+        S3Options.of(state={"url_env": "NOBODY_SETS_THIS"}, routes={"a": {"bucket": "a"}})
 
 
 HEX = st.text("0123456789ABCDEFabcdef", min_size=1, max_size=20)

@@ -183,11 +183,13 @@ class ObjectChecker:
                     return await self._check_reserved(route, ref, begun, again, context)
             except Gone:
                 return Checked(ref, Outcome.GONE)
-            except Changed:  # its overwriter may have lost its event: check it now
+            except Changed:
+                if self.is_fixed(ref):  # somebody wrote to the copy's place at the same time
+                    continue
                 if self._metrics is not None:
                     self._metrics.overwritten()
-                ref = ObjectRef(ref.bucket, ref.key)
-        raise S3Retry("it is overwritten again and again", after_s=_LATER_S)
+                ref = ObjectRef(ref.bucket, ref.key)  # its overwriter may have lost its event: check it now
+        raise S3Retry("others write to it, or to its copy, again and again", after_s=_LATER_S)
 
     @asynccontextmanager
     async def _reserved(self, ref: ObjectRef) -> AsyncIterator[Begun]:

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from uploadguard.errors import LedgerError
+from uploadguard.errors import ConfigError, LedgerError
 from uploadguard.ledger.database import Database
 from uploadguard.models import Verdict
 from uploadguard_s3.model import S3Retry
@@ -116,11 +116,20 @@ class Begun:
 
 
 class State:
-    """The state's database. All methods raise :class:`~uploadguard_s3.model.S3Retry` where it cannot be used."""
+    """The state's database. All methods raise :class:`~uploadguard_s3.model.S3Retry` where it cannot be used.
+
+    Raises :class:`~uploadguard.errors.ConfigError` for a URL that is none.
+    """
 
     def __init__(self, options: StateOptions) -> None:
         url = os.environ[options.url_env] if options.url_env is not None else f"sqlite:///{options.path.absolute()}"
-        self._database = Database(url)
+        try:
+            self._database = Database(url)
+        except ConfigError:
+            raise ConfigError(
+                "the variable that state.url_env names holds no URL of a PostgreSQL database, or its driver is "
+                "missing: pip install 'uploadguard-s3[postgresql]'"
+            ) from None
         self._options = options
         self._threads = ThreadPoolExecutor(
             1 if self._database.is_sqlite else 4, thread_name_prefix="uploadguard-s3-state"
