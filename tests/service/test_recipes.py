@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 import uuid
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -241,10 +242,11 @@ class TestPictRs:
 
     @pytest.mark.parametrize(("data", "goes_on"), [(clean(), True), (QUEUED, False), (picture_bytes(), False)])
     def test_only_what_may_be_served_gets_a_success(self, service: Running, data: bytes, goes_on: bool) -> None:
-        url = re.search(r'^external_validation = "http://[^/]*(/[^"]*)"$', block("toml"), re.MULTILINE)
+        url = re.search(r'^external_validation = "http://([^@]*)@[^/]*(/[^"]*)"$', block("toml"), re.MULTILINE)
         assert url is not None
-        reply = service.send("POST", url.group(1), data, {"Content-Type": "image/jpeg"})
-        assert (200 <= reply.status < 300) is goes_on
+        user = b64encode(url.group(1).replace("TOKEN", TOKEN).encode()).decode()
+        headers = {"Content-Type": "image/jpeg", "Authorization": f"Basic {user}"}
+        assert (200 <= service.send("POST", url.group(2), data, headers).status < 300) is goes_on
 
     def test_a_body_that_breaks_off_is_no_success(self, service: Running) -> None:
         connection = service.raw("POST /v1/check?respond=gate HTTP/1.1", "Content-Length: 1000", body=b"half")
