@@ -70,11 +70,17 @@ def test_the_examples_are_commands_with_options_that_exist(name: str) -> None:
 def test_the_json_is_as_shown(deployment: Deployment) -> None:
     deployment.write("hashes.csv", b"md5\n" + b"1" * 31 + b"\n" + b"0123456789abcdef" * 2 + b"\n")
     deployment.write("new.csv", b"id,md5\n17," + b"fedcba9876543210" * 2 + b"\n")
+    deployment.write("fresh.txt", b"0123456789abcdef" * 2 + b"\n")
+    run("lists", "add", "fresh", "fresh.txt", "--stage")
     printed = {
         "JSON": run("hash", "--json", "nope.jpg"),
         "lists add": run("lists", "add", "hotline", "hashes.csv", "--json"),
         "lists update": run("lists", "update", "hotline", "new.csv", "--json"),
         "lists status": run("lists", "status", "--json"),
+        "lists activate": run("lists", "activate", "fresh", "--json"),
+        "lists try": run("lists", "try", "hotline", "--json"),
+        "lists sample": run("lists", "sample", "other.jpg", "--output", "sample.jsonl", "--json"),
+        "lists rollback": run("lists", "rollback", "hotline", "--json", "--yes"),
         "hash": run("hash", "--json", "listed.jpg"),
         "check": run("check", "--json", "mirrored.jpg"),
         "hashset verify": run("hashset", "verify", "--json"),
@@ -88,7 +94,7 @@ def test_the_json_is_as_shown(deployment: Deployment) -> None:
         shown = [json.loads(line) for block in JSON_BLOCK.findall(SECTIONS[name]) for line in block.splitlines()]
         real = [json.loads(line) for line in result.stdout.splitlines()][: len(shown)]
         assert [list(record) for record in shown] == [list(record) for record in real], name
-        for key in ("media", "matches", "lists", "hashset", "pictures", "loaded", "budgets"):
+        for key in ("media", "matches", "lists", "hashset", "pictures", "loaded", "budgets", "safety", "trials"):
             for left, right in zip(shown, real, strict=True):
                 assert keys(left.get(key)) == keys(right.get(key))
 

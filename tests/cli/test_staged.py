@@ -170,6 +170,8 @@ def test_a_sample_bounds_lists_once_it_is_configured(hotline: Deployment) -> Non
     assert gone.exit_code == Exit.ERROR
     assert "lists sample" in gone.stderr
     assert run("lists", "sample", "test.csv", "--output", "none.jsonl").exit_code == Exit.ERROR
+    for command in (("sample", "nowhere", "--output", "x"), ("try", "--sample", "nowhere")):
+        assert run("lists", *command).exit_code == Exit.USAGE
     nowhere = run("lists", "sample", "listed.jpg", "--output", "no/such/place.jsonl")
     assert nowhere.exit_code == Exit.ERROR
     assert "cannot be written" in nowhere.stderr

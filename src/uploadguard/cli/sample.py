@@ -11,11 +11,18 @@ from uploadguard.cli.output import new_table, print_json, print_table, report_wa
 from uploadguard.cli.progress import ProgressBar
 from uploadguard.cli.state import State
 
-__all__ = ["sample"]
+__all__ = ["require_places", "sample"]
+
+
+def require_places(places: tuple[Path, ...]) -> None:
+    """Refuse files and directories that are not there, before any work is done."""
+    for place in places:
+        if not place.exists():
+            raise click.BadParameter(f"{place}: there is no such file or directory")
 
 
 @click.command()
-@click.argument("places", metavar="DIR...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("places", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--output", required=True, metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="The sample."
 )
@@ -27,6 +34,7 @@ def sample(state: State, places: tuple[Path, ...], output: Path, as_json: bool) 
     Take pictures that are popular on this host and known to be harmless: what is served most, avatars, defaults of
     themes. FILE has their hashes only, and only this user can read it. An existing FILE is replaced.
     """
+    require_places(places)
     from uploadguard.errors import ListError
     from uploadguard.hashing import MediaHasher
     from uploadguard.sampling import make_sample

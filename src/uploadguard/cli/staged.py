@@ -12,6 +12,7 @@ import click
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.output import echo, new_table, print_json, print_table, report_error, report_warning
 from uploadguard.cli.progress import ProgressBar
+from uploadguard.cli.sample import require_places
 from uploadguard.cli.state import State
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _HITS_SHOWN = 20
     "places",
     metavar="FILE_OR_DIR",
     multiple=True,
-    type=click.Path(exists=True, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Try it on these pictures too, or on this sample.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each list.")
@@ -55,6 +56,7 @@ def try_lists(state: State, name: str | None, active: bool, places: tuple[Path, 
     Without NAME all that is staged, else all lists in force. Changes nothing. Ends with 4 if one of them goes beyond
     the bounds of [safety].
     """
+    require_places(places)
     from uploadguard.activation import ListSafety
     from uploadguard.opening import open_hashset
     from uploadguard.plugins import Plugins
