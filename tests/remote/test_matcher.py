@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from uploadguard.matchers import Matcher, Query
 from uploadguard.models import Verdict
 from uploadguard.remote import RemoteOptions, ServiceFailure
 from uploadguard.testing import fakes
-from uploadguard.testing.conformance import MatcherConformance
+from uploadguard.testing.conformance import RemoteMatcherConformance
 from uploadguard.testing.offline import loopback_only
 
 URL = "http://127.0.0.1:9"
@@ -42,38 +41,22 @@ def ask(matcher: OracleMatcher, text: str = "a", wait_s: float = 20.0) -> bool:
     return len(matcher.match(query(text), time.monotonic() + wait_s)) > 0
 
 
-class TestConformance(MatcherConformance):
+class TestConformance(RemoteMatcherConformance):
     secrets = (PASSWORD,)
 
     @pytest.fixture(autouse=True)
     def _service(self, oracle: Oracle) -> None:
-        self.oracle = oracle
+        self.fake = oracle
         oracle.known.update(self.listed(number).hashes[0].value for number in range(10))
 
     def make(self) -> Matcher:
-        return OracleMatcher("oracle", oracle_table(self.oracle.url))
+        return OracleMatcher("oracle", oracle_table(self.fake.url, deadline_s=self.deadline_s))
 
     def listed(self, number: int = 0) -> Query:
         return query(f"listed {number}")
 
     def unlisted(self, number: int = 0) -> Query:
         return query(f"unlisted {number}")
-
-    def traffic(self) -> int:
-        return len(self.oracle.requests)
-
-    def faults(self) -> Iterator[tuple[str, Callable[[], AbstractContextManager[None]]]]:
-        for kind in fakes.CHAOS:
-            yield repr(kind), partial(self.misbehaving, kind)
-
-    def hangs(self) -> AbstractContextManager[None]:
-        return self.misbehaving(fakes.Slow(600))
-
-    @contextmanager
-    def misbehaving(self, kind: fakes.Misbehaviour) -> Iterator[None]:
-        self.oracle.misbehave(kind, times=None)
-        yield
-        self.oracle.behave()
 
 
 class TestOptions:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from uploadguard.errors import MatcherError
 from uploadguard.matchers import Query
-from uploadguard.models import Context, Hash
+from uploadguard.models import Context, Hash, Match
 from uploadguard.testing import fakes
 from uploadguard.testing.fakes.eokm import FakeEokm
 from uploadguard_eokm import EokmMatcher
@@ -33,6 +34,15 @@ def matcher(fake: FakeEokm) -> Iterator[EokmMatcher]:
 
 def text_of(name: str, content: bytes = CONTENT) -> str:
     return hashes_of(content, name)[0].value.hex()
+
+
+def in_the_end(matcher: EokmMatcher, query: Query) -> Sequence[Match]:
+    """The answer, once it is asked again."""
+    until = time.monotonic() + 20.0
+    while time.monotonic() < until:
+        with suppress(MatcherError):
+            return ask(matcher, query)
+    pytest.fail("it is never asked again")
 
 
 class TestQuestions:
@@ -184,11 +194,7 @@ class TestAnswers:
         with pytest.raises(MatcherError):
             ask(made, query_of(CONTENT))
         file.write_text(PASSWORD + "\n")
-        for _ in range(1000):
-            with suppress(MatcherError):
-                assert ask(made, query_of(CONTENT)) == ()
-                return
-        pytest.fail("the new password is not used")
+        assert in_the_end(made, query_of(CONTENT)) == ()
 
 
 class TestKept:
@@ -263,12 +269,7 @@ class TestLeftAlone:
         fake.misbehave(fakes.Status(500))
         with pytest.raises(MatcherError):
             ask(made, query_of(CONTENT, "md5"))
-        for _ in range(10_000):
-            with suppress(MatcherError):
-                assert ask(made, query_of(CONTENT, "md5")) == ()
-                break
-        else:
-            pytest.fail("it is never asked again")
+        assert in_the_end(made, query_of(CONTENT, "md5")) == ()
         assert len(fake.requests) == 2
 
     def test_not_for_what_one_upload_did(self, fake: FakeEokm) -> None:

@@ -11,7 +11,7 @@ This needs pytest, numpy and Pillow.
 
 from uploadguard.testing.conformance.actions import ActionConformance
 from uploadguard.testing.conformance.digests import DigestSignalConformance
-from uploadguard.testing.conformance.matchers import MatcherConformance
+from uploadguard.testing.conformance.matchers import MatcherConformance, RemoteMatcherConformance
 from uploadguard.testing.conformance.pixels import PixelSignalConformance
 from uploadguard.testing.conformance.readers import ListReaderConformance, SampleEntry
 from uploadguard.testing.conformance.signals import SignalTypeConformance
@@ -22,6 +22,7 @@ __all__ = [
     "ListReaderConformance",
     "MatcherConformance",
     "PixelSignalConformance",
+    "RemoteMatcherConformance",
     "SampleEntry",
     "SignalTypeConformance",
 ]

@@ -10,16 +10,18 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import pytest
 
 from uploadguard.errors import MatcherError
 from uploadguard.matchers import Matcher, Query
 from uploadguard.models import Context, Match, Verdict
+from uploadguard.testing import fakes
 from uploadguard.testing.conformance._checks import in_threads, leaks, require
 
-__all__ = ["MatcherConformance"]
+__all__ = ["MatcherConformance", "RemoteMatcherConformance"]
 
 _PATIENCE_S = 30.0
 _SHORT_S = 0.3
@@ -229,6 +231,63 @@ class MatcherConformance:
         for item in query.hashes:
             require(not leaks(shown, item.value.hex()), f"{what}: shows a hash")
         require(not any(secret.lower() in shown.lower() for secret in self.secrets), f"{what}: shows a secret")
+
+
+class RemoteMatcherConformance(MatcherConformance):
+    """For a matcher of a service over HTTP, whose fake is a :class:`~uploadguard.testing.fakes.FakeServer`.
+
+    Set ``fake`` in a fixture, and let ``make`` give its matcher the deadline ``deadline_s``.
+    """
+
+    fake: fakes.FakeServer
+    deadline_s = 20.0
+    """As long as the fake answers at once; a fraction of a second where it is slow."""
+
+    misbehaviours: Sequence[fakes.Misbehaviour] = ()
+    """What else can go wrong with this service: garbage that looks like an answer, and the like."""
+
+    def traffic(self) -> int:
+        """How many requests the fake has had."""
+        return len(self.fake.requests)
+
+    def faults(self) -> Iterator[tuple[str, Callable[[], AbstractContextManager[None]]]]:
+        """All that can go wrong over HTTP, a fake that is down, and ``misbehaviours``."""
+        for kind in (*_WRONG, *_SLOW, *self.misbehaviours):
+            yield repr(kind)[:80], partial(self.misbehaving, kind)
+        yield "nobody is there", self.down
+
+    def hangs(self) -> AbstractContextManager[None]:
+        """Inside, the fake answers only after minutes."""
+        return self.misbehaving(fakes.Slow(600))
+
+    @contextmanager
+    def misbehaving(self, kind: fakes.Misbehaviour) -> Iterator[None]:
+        """Inside, each request meets this."""
+        self.deadline_s = _SHORT_S if kind in _SLOW else type(self).deadline_s
+        self.fake.misbehave(kind, times=None)
+        yield
+        self.fake.behave()
+        self.deadline_s = type(self).deadline_s
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Inside, the fake does not listen."""
+        self.fake.stop()
+        yield
+        self.fake.start()
+
+
+_WRONG: tuple[fakes.Misbehaviour, ...] = (
+    *fakes.CHAOS,
+    *(fakes.Status(code) for code in (201, 204, 206, 400, 401, 403, 404, 413, 415, 422)),
+    fakes.throttled(30),
+    fakes.Redirect("http://127.0.0.1:9/"),
+    fakes.Huge(),
+    fakes.Garbage(b""),
+    fakes.Garbage(b"<html><p>Sign in first.</p></html>"),
+    fakes.Status(200, {"Content-Encoding": "gzip"}),
+)
+_SLOW: tuple[fakes.Misbehaviour, ...] = (fakes.Slow(60), fakes.Drip(0.5))
 
 
 def _status_of(child: int) -> int:
