@@ -1,4 +1,4 @@
-"""Each plugin in ``plugins/`` is a package of its own, laid out as the example is, and implements hooks that exist."""
+"""Each plugin in ``plugins/`` is a package of its own, laid out as the example is, with hooks that exist or commands."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from uploadguard import hookspecs
+from uploadguard.cli.plugin_commands import COMMANDS_GROUP
+from uploadguard.plugins import ENTRY_POINT_GROUP
 
 ROOT = Path(__file__).parents[2] / "plugins"
 FOLDERS = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))
@@ -34,6 +37,13 @@ def test_the_example_is_among_them() -> None:
     assert "uploadguard-example" in [folder.name for folder in FOLDERS]
 
 
+def loaded(target: str) -> Any:
+    """What an entry point leads to."""
+    module, _, attribute = target.partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_layout(folder: Path) -> None:
     package = folder.name.replace("-", "_")
@@ -50,15 +60,17 @@ def test_no_two_test_modules_have_one_name() -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_the_entry_point_gives_hooks_that_exist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_entry_points_give_hooks_that_exist_or_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(folder / "src")
-    points = project(folder)["project"]["entry-points"][hookspecs.PROJECT]
-    assert points
-    for name, target in points.items():
+    groups = project(folder)["project"]["entry-points"]
+    assert groups
+    assert set(groups) <= {ENTRY_POINT_GROUP, COMMANDS_GROUP}
+    for name, target in groups.get(COMMANDS_GROUP, {}).items():
         assert name == folder.name.removeprefix("uploadguard-")
-        module, _, attribute = target.partition(":")
-        plugin = importlib.import_module(module)
-        implemented = hooks(getattr(plugin, attribute) if attribute else plugin)
+        assert isinstance(loaded(target), click.Command)
+    for name, target in groups.get(ENTRY_POINT_GROUP, {}).items():
+        assert name == folder.name.removeprefix("uploadguard-")
+        implemented = hooks(loaded(target))
         assert implemented
         for hook, function in implemented.items():
             specified = inspect.signature(getattr(hookspecs, hook)).parameters
