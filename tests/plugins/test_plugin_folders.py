@@ -1,4 +1,4 @@
-"""Each plugin in ``plugins/`` is a package of its own, laid out as the example is: with hooks that exist, or commands."""
+"""Each plugin in ``plugins/`` is a package of its own, laid out as the example is, with real hooks or commands."""
 
 from __future__ import annotations
 
