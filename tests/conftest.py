@@ -11,7 +11,11 @@ from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from PIL import Image
 
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+from tests.effort import tries
+
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=tries(60)
+)
 settings.load_profile("default")
 
 # Only what the wheel itself holds; the package would fetch the rest from the net.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.effort import tries
 from tests.hashset import children, soak_import, soak_kills, soak_load
 
 
 def test_writers_killed_at_random_points_leave_a_whole_set(tmp_path: Path) -> None:
-    outcomes = soak_kills.run(20, tmp_path / "set")
-    assert outcomes["generations"] > 60, "no child ever got through a change"
-    assert sum(count for name, count in outcomes.items() if name.startswith("at a step")) > 3
+    outcomes = soak_kills.run(tries(10), tmp_path / "set")
+    assert outcomes["generations"] > tries(20), "no child ever got through a change"
+    assert sum(count for name, count in outcomes.items() if name.startswith("at a step")) > 1
 
 
 def test_no_check_fails_or_is_mixed_while_generations_change(tmp_path: Path) -> None:

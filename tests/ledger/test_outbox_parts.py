@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tests.effort import tries
 from tests.ledger.twophase import Destination, TwoPhaseAction, add_reports, task_rows
 from uploadguard.config import Settings
 from uploadguard.config_ledger import OutboxSettings
@@ -227,7 +228,7 @@ def test_a_forked_child_makes_its_own(database: Database) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ("--kills", "12", "--pauses", "0.3", "--reports", "200"),
+        ("--kills", str(tries(5)), "--pauses", "0.3", "--reports", str(tries(100))),
         ("--reports", "300", "--workers", "3", "--scaling", "0"),
     ],
     ids=["kills", "drain"],

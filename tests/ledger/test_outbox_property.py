@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import Connection
 
+from tests.effort import tries
 from tests.ledger.conftest import made_up_record
 from tests.ledger.twophase import Destination, LostAnswerError, TwoPhaseAction, task_rows
 from uploadguard.actions import Journal, Occasion, Receipt, State, Task
@@ -179,7 +180,7 @@ class Careful(TwoPhaseAction):
 
 
 @settings(
-    max_examples=100,
+    max_examples=tries(40),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -6,6 +6,7 @@ a function is called. Encoded bytes depend on Pillow's version; pixels do not.
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zipfile
@@ -54,6 +55,11 @@ def make_photo(width: int = 640, height: int = 480, seed: int = 0) -> Image.Imag
 
     Pictures of different seeds are unrelated; the same seed at another size of the same aspect is the same picture.
     """
+    return _photo(width, height, seed).copy()
+
+
+@functools.lru_cache(maxsize=16)
+def _photo(width: int, height: int, seed: int) -> Image.Image:
     import numpy as np
 
     random = Random(seed * 7919 + 17)
