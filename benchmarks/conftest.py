@@ -26,6 +26,11 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
         yield opened
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Nothing beside what is measured."""
+    return 0
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """A line for each pair: how many times faster than the peer named in the benchmark's ``peer``."""
     session = getattr(terminalreporter.config, "_benchmarksession", None)

@@ -19,7 +19,7 @@ from uploadguard.testing import media
 pathlib.Path(sys.argv[1], "photo.jpg").write_bytes(media.encode(media.make_photo(640, 480), quality=90))
 PHOTO
 
-"$python" -m pytest -q -p no:cacheprovider --benchmark-disable benchmarks -k "1MP"
+"$python" -m pytest -q -n 0 -p no:cacheprovider --benchmark-disable benchmarks -k "1MP"
 "$python" -m benchmarks.photos "$work" --min-mp 0 --runs 2
 "$python" -m benchmarks.drift "$work"
 "$python" -m benchmarks.decode_formats "$work" --rounds 1

@@ -46,7 +46,7 @@ CHECK
 
 status=0
 # UBSan writes to standard error, which pytest must not keep to itself when it dies of it.
-"$python" -m pytest -q -p no:cacheprovider --capture=sys "${tests[@]}" || status=$?
+"$python" -m pytest -q -n 0 -p no:cacheprovider --capture=sys "${tests[@]}" || status=$?
 if compgen -G "$work/reports/*" > /dev/null; then
   cat "$work"/reports/*
   status=1
