@@ -13,6 +13,7 @@ import json
 import logging
 import random
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -411,6 +412,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     log.setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and take the server along
     plan = Plan(given.objects, given.kills, given.workers, versions=not given.flat, seed=given.seed)
     with running_s3() as server:
         figures = soak(plan, server)
