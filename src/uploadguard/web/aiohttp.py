@@ -15,10 +15,10 @@ from uploadguard.errors import ConfigError, NotReadyError, NotRecordedError
 from uploadguard.guard import Guard
 from uploadguard.models import Context
 from uploadguard.web.answers import Answer, Answers, Shape
-from uploadguard.web.arriving import ArrivingFile, Hold, Queue, Refused, admit, conclude, decide, limited
+from uploadguard.web.arriving import ArrivingFile, Hold, Queue, Refused, admit, conclude, decide, is_encoded, limited
 from uploadguard.web.arriving import CheckedFile as CheckedUpload
 from uploadguard.web.checking import RequestCheck
-from uploadguard.web.multipart import ReceivedForm, is_encoded
+from uploadguard.web.multipart import ReceivedForm
 
 try:
     from aiohttp import BodyPartReader, ClientError, MultipartReader, web

@@ -66,7 +66,11 @@ class Answers:
         status = self.settings.block_status if blocked else self.settings.queue_status
         text = "This upload was not accepted." if blocked else "This upload was received and is being processed."
         answer = Answer(status, _json(text, reference=worst.reference))
-        return self._shape(worst, answer) if self._shape is not None else answer
+        if self._shape is not None:
+            answer = self._shape(worst, answer)
+            if not isinstance(answer, Answer):  # None would let the upload go on
+                raise TypeError(f"shape must give an Answer, not {type(answer).__name__}")
+        return answer
 
     def of_error(self, error: UploadguardError) -> Answer:
         """The answer where an upload could not be checked: 503 where it may be sent again, 400 where it broke off."""

@@ -35,6 +35,7 @@ __all__ = [
     "admit",
     "conclude",
     "decide",
+    "is_encoded",
     "limited",
 ]
 
@@ -50,6 +51,8 @@ Queue: TypeAlias = Literal["answer", "pass"]
 
 IN_MEMORY_BYTES = 1 << 20
 """Up to which size an upload's temporary file is in memory."""
+
+_UNENCODED = ("", "7bit", "8bit", "binary", "identity")
 
 _BATCH_BYTES = 128 * 1024
 """From how many bytes on they are digested and written on a thread; both take less than going there before that."""
@@ -108,12 +111,28 @@ class CheckedFile:
         return f"CheckedFile({self.decision!r}, {self.size_bytes} bytes)"
 
 
+def is_encoded(encoding: str | None) -> bool:
+    """Whether a Content-Encoding, or a part's Content-Transfer-Encoding, makes it another file than its bytes are.
+
+    Most applications would leave it as it is, some would decode it: what is checked must be what they get.
+    """
+    return (encoding or "").strip().lower() not in _UNENCODED
+
+
 @contextmanager
-def admit(guard: Guard, answers: Answers, limits: Limits, content_length: str | None) -> Iterator[None]:
+def admit(
+    guard: Guard,
+    answers: Answers,
+    limits: Limits,
+    content_length: str | None,
+    content_encoding: str | None = None,
+) -> Iterator[None]:
     """A place for one request, before its body is read: to be held until its uploads are decided.
 
-    ``content_length`` is the header, if there is one. Raises :class:`Refused`.
+    ``content_length`` and ``content_encoding`` are the headers, if there are any. Raises :class:`Refused`.
     """
+    if is_encoded(content_encoding):
+        raise Refused(answers.broken())
     if content_length is not None and content_length.isascii() and content_length.isdigit():
         digits = content_length.lstrip("0")
         if len(digits) > 18 or int(digits or "0") > limits.max_body_bytes:

@@ -63,6 +63,7 @@ class RequestCheck(Generic[Request]):
         chunks: AsyncIterator[bytes],
         content_type: str | None,
         content_length: str | None,
+        content_encoding: str | None = None,
     ) -> ReceivedForm:
         """Read a request's body, a form or else one file, check what it brings, and have held what is queued.
 
@@ -71,7 +72,7 @@ class RequestCheck(Generic[Request]):
         """
         guard = self.guard_of(request)
         answers, limits = self.answers(guard), self.limits(guard)
-        with admit(guard, answers, limits, content_length):
+        with admit(guard, answers, limits, content_length, content_encoding):
             if is_form(content_type):
                 received = await receive_form(
                     chunks, content_type, guard, answers, limits, lambda filename: self.context_of(request, filename)

@@ -28,9 +28,9 @@ from typing import Any, Literal, cast, overload
 from uploadguard.errors import ConfigError
 from uploadguard.models import Decision
 from uploadguard.web.answers import Answer, Shape
-from uploadguard.web.arriving import CheckedFile, Hold, Queue, Refused, admit, conclude, decide
+from uploadguard.web.arriving import CheckedFile, Hold, Queue, Refused, admit, conclude, decide, is_encoded
 from uploadguard.web.checking import GuardSource, RequestCheck, RequestContext
-from uploadguard.web.multipart import ReceivedForm, is_encoded, is_form
+from uploadguard.web.multipart import ReceivedForm, is_form
 from uploadguard.web.starlette import peer_context, receive_request, response_of
 
 try:

@@ -23,7 +23,7 @@ from uploadguard.guard import Guard
 from uploadguard.models import Context, Decision
 from uploadguard.streaming import StreamingCheck
 from uploadguard.web.answers import Answer, Shape
-from uploadguard.web.arriving import Queue, Refused
+from uploadguard.web.arriving import Queue, Refused, is_encoded
 from uploadguard.web.intake import DIGESTED_AS_IT_ARRIVES_BYTES, SAFE_METHODS, Checked, Hold, Intake
 from uploadguard.web.opened import OpenedOnce
 
@@ -143,13 +143,14 @@ class Uploadguard:
             @wraps(view)
             def answer(*args: Any, **kwargs: Any) -> Any:
                 refusal = self._take(raw=raw)
-                if refusal is not None:
-                    return _respond(refusal)
                 try:
+                    if refusal is not None:
+                        return _respond(refusal)
                     return flask.current_app.ensure_sync(view)(*args, **kwargs)
                 finally:
-                    if flask.g.uploadguard.body is not None:
-                        flask.g.uploadguard.body.close()
+                    body = flask.g.uploadguard.body
+                    if body is not None:
+                        body.close()
 
             return answer
 
@@ -169,13 +170,13 @@ class Uploadguard:
         """Take the request's body in and settle it; sets ``g.uploadguard``."""
         request = flask.request
         is_form = request.mimetype == "multipart/form-data"
+        flask.g.uploadguard = CheckedUploads(())
         if not is_form and (not raw or request.method in SAFE_METHODS):
-            flask.g.uploadguard = CheckedUploads(())
             return None
         intake = self.intake
         taking = _Taking(intake, request._get_current_object(), self._context)  # type: ignore[attr-defined]
         try:
-            with intake.admit(request.headers.get("Content-Length")):
+            with intake.admit(request.headers.get("Content-Length"), request.headers.get("Content-Encoding")):
                 uploads = taking.take(is_form=is_form)
         except Refused as refused:
             return refused.answer
@@ -290,6 +291,8 @@ class _Taking:
         self._decide()
         if len(files) > self._intake.limits.max_files:
             raise RequestEntityTooLarge
+        if any(is_encoded(file.headers.get("Content-Transfer-Encoding")) for _, file in files):
+            raise Refused(self._intake.answers.broken())
         checked = []
         for field, file in files:
             decision = self._decision(file)
@@ -315,7 +318,8 @@ class _Taking:
     def _body(self) -> CheckedUploads:
         request = self._request
         arriving = self.open(None)
-        while chunk := request.stream.read(_CHUNK_BYTES):
+        stream = request._get_stream_for_parsing()  # what somebody read before and kept, too
+        while chunk := stream.read(_CHUNK_BYTES):
             arriving.write(chunk)
         if request.content_length is not None and arriving.size_bytes != request.content_length:
             raise Refused(self._intake.answers.broken())

@@ -56,9 +56,9 @@ class Intake:
         self.queue = queue
         self._hold = hold
 
-    def admit(self, content_length: str | None) -> AbstractContextManager[None]:
+    def admit(self, content_length: str | None, content_encoding: str | None) -> AbstractContextManager[None]:
         """A place for one request, before its body is read. Entering raises :class:`~.arriving.Refused`."""
-        return admit(self.guard, self.answers, self.limits, content_length)
+        return admit(self.guard, self.answers, self.limits, content_length, content_encoding)
 
     def is_queued(self, decision: Decision) -> bool:
         """Whether the upload is to be kept unserved."""

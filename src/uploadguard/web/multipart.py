@@ -30,7 +30,7 @@ from uploadguard.errors import ConfigError, NotReadyError, NotRecordedError
 from uploadguard.guard import Guard
 from uploadguard.models import Context
 from uploadguard.web.answers import Answers
-from uploadguard.web.arriving import ArrivingFile, CheckedFile, Limits, Refused, decide, limited
+from uploadguard.web.arriving import ArrivingFile, CheckedFile, Limits, Refused, decide, is_encoded, limited
 
 try:
     from python_multipart.exceptions import FormParserError
@@ -59,7 +59,6 @@ ContextOf: TypeAlias = Callable[[str | None], Context | None]
 
 _MAX_HEADERS = 16
 _MAX_HEADER_BYTES = 8192
-_UNENCODED = ("", "7bit", "8bit", "binary")
 
 _silent = logging.getLogger("uploadguard.multipart.parser")
 _silent.propagate = False
@@ -134,16 +133,11 @@ def media_type(content_type: str | None) -> str:
 
 
 def is_form(content_type: str | None) -> bool:
-    """Whether a request's Content-Type says that its body is a form with parts."""
-    return media_type(content_type) == "multipart/form-data"
+    """Whether a request's Content-Type says that its body is a form with parts, to whatever application.
 
-
-def is_encoded(transfer_encoding: str | None) -> bool:
-    """Whether a part's Content-Transfer-Encoding makes it another file than its bytes are.
-
-    Most applications would leave it as it is, some would decode it: what is checked must be what they get.
+    Some strip more than blanks, or look at its beginning only. What is not quite the type of a form, is a broken one.
     """
-    return (transfer_encoding or "").strip().lower() not in _UNENCODED
+    return media_type(content_type).strip().startswith("multipart/form-data")
 
 
 class FormParser:
@@ -224,8 +218,9 @@ class FormParser:
         _, options = parse_options_header(headers.get(b"content-disposition"))
         if b"name" not in options:
             raise BrokenForm("a part without a name")
-        if is_encoded(headers.get(b"content-transfer-encoding", b"").decode("latin-1")):
-            raise BrokenForm("a part with a transfer encoding")
+        for encoding in (b"content-transfer-encoding", b"content-encoding"):
+            if is_encoded(headers.get(encoding, b"").decode("latin-1")):
+                raise BrokenForm("a part with an encoding")
         self._part.name = _text(options[b"name"])
         if b"filename" in options:
             self._part.filename = _text(options[b"filename"])

@@ -1,6 +1,7 @@
 """A request's body, written anew from the parts that were read and checked, for the application behind a middleware.
 
-Nothing that the form's reader skipped comes through, so no application can find in it what was not checked.
+Nothing that the form's reader skipped comes through, and names are written as all readers read them, so no application
+can find in it what was not checked.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _Message: TypeAlias = MutableMapping[str, Any]
 _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
 
 _CHUNK_BYTES = 256 * 1024
+_OWN_HEADERS = (b"content-disposition", b"content-length")
 
 
 class Replay:
@@ -71,7 +73,11 @@ class Replay:
 
     def _head(self, part: Part) -> bytes:
         lines = [self._boundary if part is self._parts[0] else b"\r\n" + self._boundary]
-        lines += [name + b": " + value for name, value in part.headers.items()]
+        disposition = b'content-disposition: form-data; name="%s"' % _quotable(part.name)
+        if part.filename is not None:
+            disposition += b'; filename="%s"' % _quotable(part.filename)
+        lines.append(disposition)
+        lines += [name + b": " + value for name, value in part.headers.items() if name not in _OWN_HEADERS]
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _tail(self) -> bytes:
@@ -80,6 +86,11 @@ class Replay:
     def _size_bytes(self) -> int:
         content = sum(p.checked.size_bytes if p.checked is not None else len(p.value) for p in self._parts)
         return content if self._is_file else content + sum(map(len, map(self._head, self._parts))) + len(self._tail())
+
+
+def _quotable(name: str) -> bytes:
+    """A name as browsers write it, and a backslash so too: readers differ in what one means before a quote."""
+    return name.replace("\\", "%5C").replace('"', "%22").replace("\r", "%0D").encode()
 
 
 async def _read(file: BinaryIO, size_bytes: int) -> bytes:

@@ -14,7 +14,8 @@ from uploadguard.models import Context, Decision
 from uploadguard.web.answers import Answer, Shape
 from uploadguard.web.arriving import CheckedFile, Hold, Queue, Refused
 from uploadguard.web.checking import GuardSource, RequestCheck, RequestContext
-from uploadguard.web.multipart import ReceivedForm, is_form, media_type
+from uploadguard.web.intake import SAFE_METHODS
+from uploadguard.web.multipart import ReceivedForm, is_form
 from uploadguard.web.replay import Replay
 
 try:
@@ -27,9 +28,6 @@ except ModuleNotFoundError as error:
     raise ConfigError("Starlette is not installed: install uploadguard[starlette]") from error
 
 __all__ = ["CheckedUpload", "UploadguardMiddleware"]
-
-_METHODS = ("POST", "PUT", "PATCH")
-_FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +50,10 @@ class UploadguardMiddleware:
     decisions are in ``request.state.uploadguard``, a tuple of :class:`CheckedUpload` in the order of the form.
 
     ``guard`` is a Guard, or a function that gets the request and gives one. ``paths`` are in Starlette's notation
-    (``/users/{user_id}/picture``); None is all. Forms are checked, and with ``raw`` bodies of any other type too, each
-    as one file. ``hold`` gets the decision and the file of each queued upload before it is answered; with
-    ``queue="pass"`` the application gets it instead, and must look at the decision. ``context`` gets the request and
-    the file's name; ``shape`` makes the answers the host's own. ``body_timeout_s`` is for a whole body.
+    (``/users/{user_id}/picture``), ``methods`` those of HTTP; None is all. Forms are checked, and with ``raw`` bodies
+    of any other type too, each as one file. ``hold`` gets the decision and the file of each queued upload before it is
+    answered; with ``queue="pass"`` the application gets it instead, and must look at the decision. ``context`` gets the
+    request and the file's name; ``shape`` makes the answers the host's own. ``body_timeout_s`` is for a whole body.
     """
 
     def __init__(
@@ -64,7 +62,7 @@ class UploadguardMiddleware:
         guard: GuardSource[Request],
         *,
         paths: Iterable[str] | None = None,
-        methods: Collection[str] = _METHODS,
+        methods: Collection[str] | None = None,
         raw: bool = False,
         hold: Hold | None = None,
         queue: Queue = "answer",
@@ -85,7 +83,7 @@ class UploadguardMiddleware:
             body_timeout_s=body_timeout_s,
         )
         self._paths = None if paths is None else [_pattern(path) for path in paths]
-        self._methods = frozenset(method.upper() for method in methods)
+        self._methods = None if methods is None else frozenset(method.upper() for method in methods)
         self._raw = raw
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,13 +108,13 @@ class UploadguardMiddleware:
             received.close()
 
     def _applies(self, scope: Scope) -> bool:
-        if scope["method"] not in self._methods or not self._is_path(scope):
+        # Some applications take a method in small letters, too.
+        if not (self._methods is None or scope["method"].upper() in self._methods) or not self._is_path(scope):
             return False
         headers = Headers(scope=scope)
-        content_type = headers.get("content-type")
-        if is_form(content_type):
+        if any(map(is_form, headers.getlist("content-type"))):
             return True
-        return self._raw and media_type(content_type) not in _FORM_TYPES and _has_body(scope, headers)
+        return self._raw and _has_body(scope, headers)
 
     def _is_path(self, scope: Scope) -> bool:
         if self._paths is None:
@@ -126,9 +124,11 @@ class UploadguardMiddleware:
 
 
 def _has_body(scope: Scope, headers: Headers) -> bool:
+    if "transfer-encoding" in headers:  # before any length
+        return True
     length = headers.get("content-length")
     if length is None:
-        return "transfer-encoding" in headers or not scope["http_version"].startswith("1")
+        return not scope["http_version"].startswith("1") and scope["method"].upper() not in SAFE_METHODS
     return length != "0"
 
 
@@ -153,7 +153,14 @@ def response_of(answer: Answer) -> Response:
 
 async def receive_request(check: RequestCheck[Request], request: Request) -> ReceivedForm:
     """Read and check a request's body. Raises ``Refused`` and ``ClientDisconnect``; the caller closes what it gets."""
+    headers = request.headers
+    if len(headers.getlist("content-type")) > 1:
+        raise Refused(check.answers(check.guard_of(request)).broken())
     async with aclosing(request.stream()) as chunks:
         return await check.receive(
-            request, chunks, request.headers.get("content-type"), request.headers.get("content-length")
+            request,
+            chunks,
+            headers.get("content-type"),
+            headers.get("content-length"),
+            ", ".join(headers.getlist("content-encoding")),
         )

@@ -20,9 +20,19 @@ from uploadguard.web.django.files import check_file, decision_of, keep_decision
 from uploadguard.web.django.host import context_of, get_intake
 from uploadguard.web.intake import DIGESTED_AS_IT_ARRIVES_BYTES, SAFE_METHODS, Checked
 
-__all__ = ["RequestUploads", "answer_to", "has_form_upload", "is_exempt", "respond", "uploads_of"]
+__all__ = [
+    "RequestUploads",
+    "answer_late",
+    "answer_to",
+    "answers_late",
+    "has_form_upload",
+    "is_exempt",
+    "respond",
+    "uploads_of",
+]
 
 _ATTRIBUTE = "uploadguard"
+_LATE = "_uploadguard_late"
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -51,8 +61,11 @@ class RequestUploads:
         """Whether the body is to be read at all. From here to :meth:`leave` the request counts as under way."""
         if not self._begun:
             self._begun = True
+            self._leave_with(request)
             try:
-                self._admitted.enter_context(self.intake.admit(request.META.get("CONTENT_LENGTH")))
+                meta = request.META
+                place = self.intake.admit(meta.get("CONTENT_LENGTH"), meta.get("HTTP_CONTENT_ENCODING"))
+                self._admitted.enter_context(place)
             except Refused as refused:
                 self.early = refused.answer
         return self.early is None
@@ -60,6 +73,16 @@ class RequestUploads:
     def leave(self) -> None:
         """The body is read, or will not be."""
         self._admitted.close()
+
+    def _leave_with(self, request: Any) -> None:
+        """A parser that fails tells no handler of it; but Django closes each request that it made."""
+        close = request.close
+
+        def leave_and_close() -> None:
+            self.leave()
+            close()
+
+        request.close = leave_and_close
 
     def fail(self, error: UploadguardError) -> None:
         """A file could not be checked."""
@@ -73,6 +96,13 @@ class RequestUploads:
         """The body ended early, or is no form."""
         self.early = self.early or self.intake.answers.broken()
 
+    def refuse(self, field: str, file: UploadedFile, decision: Decision) -> bool:
+        """Settle one file at once, of a form that nobody takes in before the view. Whether it is refused."""
+        answer = self.intake.settle([Checked(field, file, decision)])
+        self.early = self.early or answer
+        file.seek(0)
+        return answer is not None
+
     def settle(self, request: Any, *, raw: bool = False) -> Answer | None:
         """Take the request's body in, if nobody did; the answer in the view's place, None where the view goes on.
 
@@ -84,6 +114,7 @@ class RequestUploads:
         self.settled = True
         take = self._take_form if has_form_upload(request) else self._take_body
         if take == self._take_body and (not raw or request.method in SAFE_METHODS):
+            answer_late(request)
             return None
         try:
             if self.begin(request):
@@ -148,8 +179,20 @@ def uploads_of(request: Any) -> RequestUploads:
 
 
 def has_form_upload(request: Any) -> bool:
-    """Whether Django would parse files from this request."""
-    return bool(request.method == "POST" and request.content_type == "multipart/form-data")
+    """Whether Django has parsed files from this request, which may have had another method then, or would."""
+    parsed = bool(getattr(request, "_files", None))
+    return parsed or bool(request.method == "POST" and request.content_type == "multipart/form-data")
+
+
+def answer_late(request: Any) -> None:
+    """Nothing is taken in before this request's view. Should the view parse a form itself, as for methods other than
+    POST, the handler refuses file by file, and what it refused is answered when the view is done."""
+    setattr(request, _LATE, True)
+
+
+def answers_late(request: Any) -> bool:
+    """Whether that was said."""
+    return getattr(request, _LATE, False)
 
 
 def answer_to(error: Exception) -> Answer | None:
