@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -163,3 +164,8 @@ def dies_at(number: int) -> Callable[[str], None]:
             raise Killed
 
     return die
+
+
+def case_id(value: object) -> str:
+    """A parameter's name in that of a test: the same in every process that collects it."""
+    return re.sub(r"'Request-ID': '[0-9a-f]+'", "", str(value))

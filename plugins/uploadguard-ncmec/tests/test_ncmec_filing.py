@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from ncmec_stubs import DATA, PASSWORD, Row, made_up_decision, made_up_task, make_action
+from ncmec_stubs import DATA, PASSWORD, Row, case_id, made_up_decision, made_up_task, make_action
 
 from uploadguard.actions import Evidence, State
 from uploadguard.errors import PostponedError, RefusedError
@@ -110,7 +110,7 @@ def test_strange_media_types_make_no_header(fake: FakeNcmec, action: NcmecAction
         answering(0, http=500),
         answering(5001),
     ],
-    ids=str,
+    ids=case_id,
 )
 def test_every_trouble_at_every_step_ends_with_one_report(
     fake: FakeNcmec, action: NcmecAction, kind: fakes.Misbehaviour, path: str
@@ -175,7 +175,7 @@ def test_other_client_errors_are_for_a_person(fake: FakeNcmec, action: NcmecActi
         (fakes.LostResponse(), False),
         (fakes.Garbage(), False),
     ],
-    ids=str,
+    ids=case_id,
 )
 def test_what_affects_all_reports_is_an_outage(
     fake: FakeNcmec, action: NcmecAction, kind: fakes.Misbehaviour, outage: bool
@@ -406,7 +406,7 @@ def test_a_report_that_is_taken_back_is_retracted(fake: FakeNcmec, action: Ncmec
 
 
 @pytest.mark.parametrize(
-    "kind", [fakes.LostResponse(), fakes.Status(500), fakes.HalfClosed(), answering(1000)], ids=str
+    "kind", [fakes.LostResponse(), fakes.Status(500), fakes.HalfClosed(), answering(1000)], ids=case_id
 )
 def test_retracting_is_tried_until_it_is_certain(
     fake: FakeNcmec, action: NcmecAction, kind: fakes.Misbehaviour
