@@ -40,7 +40,9 @@ def check_uploads(view: Any = None, *, raw: bool = False) -> Any:
             async def answer(request: Any, *args: Any, **kwargs: Any) -> Any:
                 uploads, answer = await sync_to_async(take, thread_sensitive=False)(request)
                 try:
-                    return respond(answer) if answer is not None else await view(request, *args, **kwargs)
+                    if answer is not None:
+                        return respond(answer)
+                    return _late(uploads, await view(request, *args, **kwargs))
                 finally:
                     uploads.close()
         else:
@@ -49,13 +51,20 @@ def check_uploads(view: Any = None, *, raw: bool = False) -> Any:
             def answer(request: Any, *args: Any, **kwargs: Any) -> Any:
                 uploads, answer = take(request)
                 try:
-                    return respond(answer) if answer is not None else view(request, *args, **kwargs)
+                    if answer is not None:
+                        return respond(answer)
+                    return _late(uploads, view(request, *args, **kwargs))
                 finally:
                     uploads.close()
 
         return answer
 
     return decorate if view is None else decorate(view)
+
+
+def _late(uploads: RequestUploads, response: Any) -> Any:
+    """The view's response, unless something was refused while it ran."""
+    return respond(uploads.early) if uploads.early is not None else response
 
 
 def uploads_exempt(view: View) -> View:

@@ -12,9 +12,9 @@ from django.utils.datastructures import MultiValueDict
 from uploadguard.errors import UploadguardError
 from uploadguard.models import Context
 from uploadguard.streaming import StreamingCheck
-from uploadguard.web.django.files import check_file, keep_decision
+from uploadguard.web.django.files import check_file, decision_of, keep_decision
 from uploadguard.web.django.host import context_of
-from uploadguard.web.django.uploads import RequestUploads, is_exempt, uploads_of
+from uploadguard.web.django.uploads import RequestUploads, answers_late, is_exempt, uploads_of
 from uploadguard.web.intake import DIGESTED_AS_IT_ARRIVES_BYTES
 
 __all__ = ["UploadguardUploadHandler"]
@@ -107,9 +107,18 @@ class UploadguardUploadHandler(FileUploadHandler):
                 except UploadguardError as error:
                     file.close()
                     self._stop(error)
+                self._refuse_late(file)
             return file
 
         return complete
+
+    def _refuse_late(self, file: Any) -> None:
+        decision = decision_of(file)
+        if self._uploads is None or decision is None or not answers_late(self.request):
+            return
+        if self._uploads.refuse(self.field_name, file, decision):
+            file.close()
+            raise StopUpload(connection_reset=False)
 
     def _stop(self, error: UploadguardError) -> None:
         if self._uploads is not None:
