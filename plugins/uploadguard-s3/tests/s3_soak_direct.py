@@ -87,5 +87,4 @@ class DirectSoak(Soak):
             ref = self._events[number].ref
             writer.write(json.dumps({"id": number, "ref": asdict(ref)}).encode() + b"\n")
             if ref.key in self._to_overwrite:
-                self._to_overwrite.discard(ref.key)
                 self._overwrite_soon(ref.key, self._random.random() * 0.05)

@@ -212,6 +212,7 @@ class Soak(ABC):
             await asyncio.sleep(wait_s)
             await self._put(key)
 
+        self._to_overwrite.discard(key)
         self.figures.overwrites += 1
         task = asyncio.create_task(overwrite())
         self._writing.add(task)
@@ -246,7 +247,9 @@ class Soak(ABC):
         order = len(self._uploads) + 1
         etag = answer["ETag"].strip('"')
         ref = ObjectRef(self._buckets.uploads, key, answer.get("VersionId"), etag, f"{order:016X}", len(body))
-        upload = Upload(ref, verdict, order, dropped=self._random.random() < self.plan.dropped)
+        # Nothing is overwritten while it is checked whose event is lost.
+        dropped = self._random.random() < self.plan.dropped and key not in self._to_overwrite
+        upload = Upload(ref, verdict, order, dropped)
         self._uploads[key, etag] = self._newest[key] = upload
         if upload.dropped:
             self.figures.dropped += 1
