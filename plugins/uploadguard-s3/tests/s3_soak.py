@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=Plan.workers)
     parser.add_argument("--flat", action="store_true", help="a bucket that keeps no versions")
     parser.add_argument("--seed", type=int, default=Plan.seed)
-    parser.add_argument("--seconds", type=float, default=Plan.seconds, help="give up after so long")
+    parser.add_argument("--seconds", type=float, default=Plan.seconds, help="upload no more after so long")
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("s3_soak").setLevel(logging.INFO)

@@ -35,11 +35,12 @@ class DirectSoak(Soak):
             watching = asyncio.create_task(self._watch(checker))
             killing = asyncio.create_task(self._kill())
             try:
-                async with asyncio.timeout(self.plan.seconds):
+                async with asyncio.timeout(3 * self.plan.seconds):
                     await self._put_all(keys)
                     while self._waiting or self._out or self._writing:  # noqa: ASYNC110 - three things, and no hurry
                         await asyncio.sleep(0.05)
-                    await killing
+                    if self.figures.objects == self.plan.objects:
+                        await killing
             finally:
                 watching.cancel()
                 killing.cancel()

@@ -53,13 +53,14 @@ class QueueSoak(Soak):
             try:
                 await self._put_all(keys)
                 self._uploading = False
-                async with asyncio.timeout(self.plan.seconds):
+                async with asyncio.timeout(3 * self.plan.seconds):
                     while not sending.done() or self._writing or await place.count():
                         self._fail_early(tasks)
                         if sending.done() and (self._writing or self._waiting):
                             sending = tasks[0] = asyncio.create_task(self._send(place))
                         await asyncio.sleep(0.1)
-                    await killing
+                    if self.figures.objects == self.plan.objects:
+                        await killing
                 await self._read_state(checker)
                 if dead := await place.dead():
                     self._problems.append(f"{len(dead)} dead letters: {dead[0][1]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 import random
@@ -51,6 +52,7 @@ class Plan:
     text: float = 0.03
     seed: int = 1
     seconds: float = 1800.0
+    """After so long nothing more is uploaded, and after three times so long it is given up."""
 
 
 @dataclass
@@ -130,7 +132,7 @@ class Soak(ABC):
 
     def __init__(self, plan: Plan, server: S3Server, directory: Path) -> None:
         self.plan = plan
-        self.figures = Figures(objects=plan.objects)
+        self.figures = Figures()
         self._server = server
         self._buckets = Buckets(*(f"{purpose}-{secrets.token_hex(4)}" for purpose in ("uploads", "public", "kept")))
         self._directory = directory
@@ -205,7 +207,14 @@ class Soak(ABC):
         return keys
 
     async def _put_all(self, keys: Sequence[str]) -> None:
-        await _at_once(8, [lambda key=key: self._put(key) for key in keys])  # type: ignore[misc]
+        until = time.monotonic() + self.plan.seconds
+
+        async def put(key: str) -> None:
+            if time.monotonic() < until:
+                await self._put(key)
+                self.figures.objects += 1
+
+        await _at_once(8, [functools.partial(put, key) for key in keys])
 
     def _overwrite_soon(self, key: str, wait_s: float = 0.0) -> None:
         async def overwrite() -> None:
@@ -294,7 +303,7 @@ class Soak(ABC):
         self.figures.reconciled = report.to_dict()
         if self.plan.versions and report.missed != len(lost):
             self._problems.append(f"{len(lost)} events were lost, and {report.missed} found")
-        if not report.complete or report.missed == 0 < self.plan.dropped * self.plan.objects - 5:
+        if not report.complete or report.missed == 0 < self.plan.dropped * self.figures.objects - 5:
             self._problems.append(f"reconcile came to {report.to_dict()}")
         rest: Reconciled = await reconcile(checker, min_age_s=0.0)
         if rest.missed:
