@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from typing import Any
@@ -43,6 +44,12 @@ def test_a_decision_says_what_a_host_needs_and_nothing_that_it_should_not_hand_o
         assert found["answer"]["body"] == {"detail": answer["detail"], "reference": found["reference"]}
     assert not [word for word in SECRETS if word in reply.body.decode()]
     assert not {"matches", "failures", "hashes"} & found.keys()
+
+
+def test_an_encoded_body_is_refused(service: Running) -> None:
+    packed = gzip.compress(picture_bytes())
+    reply = service.send("POST", "/v1/check", packed, {"Content-Encoding": "gzip"})
+    assert (reply.status, reply.code) == (400, "broken_body")
 
 
 def test_in_full_it_says_everything(service: Running) -> None:

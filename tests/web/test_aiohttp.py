@@ -25,6 +25,8 @@ class TestWholeForms(HostCases):
         reply = server.send("PUT", "/raw", picture, {"Content-Type": "image/jpeg"})
         assert reply.json == {"size": len(picture), "verdict": "allow", "start": picture[:4].hex()}
         assert server.send("PUT", "/raw", picture_bytes()).status == 422
+        strange = "image/\u65e5".encode().decode("latin-1")
+        assert server.send("PUT", "/raw", picture_bytes(), {"Content-Type": strange}).status == 422
 
     def test_a_queued_upload_can_be_passed_to_the_handler(self, server: Server) -> None:
         reply = server.post(("file", "a.jpg", variant_bytes("mirrored")), path="/passed")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
-from collections.abc import Iterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,11 @@ from werkzeug.test import EnvironBuilder
 from tests.web.wsgi import BOUNDARY, FORM, form
 from uploadguard import Guard
 from uploadguard.testing.picture import picture_bytes, unrelated_picture
+from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answers
+from uploadguard.web.arriving import Limits
 from uploadguard.web.flask import Uploadguard
+from uploadguard.web.multipart import FormParser, is_form, receive_file
 from uploadguard.web.starlette import UploadguardMiddleware
 
 LISTED = picture_bytes()
@@ -159,6 +164,37 @@ def test_all_applications_find_the_files_that_were_checked(guard: Guard, disposi
     line = written.split(b"\r\n")[1].decode().partition(": ")[2]
     assert ("filename" in parse_header_parameters(line)[1]) is bool(files)
     assert b"content-length" not in written.partition(b"\r\n\r\n")[0]
+
+
+@pytest.mark.parametrize("kind", ["image/\u65e5", "image/\udcff", "multipart/form-data; boundary=\udcff", ""])
+def test_any_type_is_read(guard: Guard, kind: str) -> None:
+    async def whole() -> AsyncIterator[bytes]:
+        yield LISTED
+
+    async def read() -> str:
+        limits, answers = Limits.of(guard.settings.web), Answers(guard.settings)
+        form = await receive_file(whole(), kind, guard, answers, limits, None)
+        form.close()
+        return form.files[0].decision.verdict.label
+
+    assert is_form(kind) is kind.startswith("multipart")
+    assert FormParser("multipart/form-data; boundary=\udcff", Limits(1, 1))
+    assert asyncio.run(read()) == "block"
+
+
+def full(*_: object, **__: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_lets_nothing_pass(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, large = Stored(), LISTED + bytes(1 << 20)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    app = UploadguardMiddleware(stored, guard, raw=True)
+    for body, headers in ((large, []), (form(("f", "a", large)), [("content-type", FORM["Content-Type"])])):
+        with pytest.raises(OSError, match="No space"):
+            ask(app, "POST", [*headers, length(body)], body)
+    assert not stored.bodies
+    assert Admission.of(guard).under_way == 0
 
 
 def test_a_shape_that_gives_nothing_lets_nothing_pass(guard: Guard) -> None:

@@ -129,7 +129,7 @@ class ReceivedForm:
 
 def media_type(content_type: str | None) -> str:
     """A Content-Type without its parameters, in lower case; empty for None."""
-    return parse_options_header(content_type)[0].decode("latin-1")
+    return parse_options_header(_header(content_type))[0].decode("latin-1")
 
 
 def is_form(content_type: str | None) -> bool:
@@ -148,7 +148,7 @@ class FormParser:
     """
 
     def __init__(self, content_type: str | None, limits: Limits) -> None:
-        kind, options = parse_options_header(content_type)
+        kind, options = parse_options_header(_header(content_type))
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
             raise BrokenForm("the Content-Type is not that of a form with a boundary")
@@ -331,7 +331,7 @@ async def receive_file(
     received = ReceivedForm()
     try:
         file = ArrivingFile(guard, context)
-        headers = {b"content-type": content_type.encode("latin-1")} if content_type is not None else {}
+        headers = {b"content-type": _header(content_type)} if content_type is not None else {}
         received.parts.append(Part(headers=headers, arrived=file))
         async with aclosing(limited(chunks, limits, answers)) as body:
             async for chunk in body:
@@ -344,6 +344,14 @@ async def receive_file(
         received.close()
         raise
     return received
+
+
+def _header(value: str | None) -> bytes:
+    """A header as it came. Servers differ in how they decode what is not ASCII."""
+    try:
+        return (value or "").encode("latin-1")
+    except UnicodeEncodeError:
+        return (value or "").encode("utf-8", "surrogateescape")
 
 
 def _text(data: bytes) -> str:

@@ -172,7 +172,8 @@ class Endpoints:
                 raise fault_of(self._answers.busy(), "There are serve.max_uploads uploads already.", code="busy")
             self._show_uploads()
             try:
-                with admit(self._guard, self._answers, self._limits, call.headers.get("content-length")):
+                length, encoding = call.headers.get("content-length"), call.headers.get("content-encoding")
+                with admit(self._guard, self._answers, self._limits, length, encoding):
                     yield
             except (NotReadyError, NotRecordedError, MediaReadError) as error:
                 raise fault_of(self._answers.of_error(error)) from error
