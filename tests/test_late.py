@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.matchers import Remote, RemotePlugin, clean, fails, hit
+from tests.matchers import Remote, RemotePlugin, clean, fails, hit, never
 from tests.test_guard import KINDS
 from uploadguard import Context, Decision, FailureCode, Guard, Verdict, hookimpl
 from uploadguard.config import Settings
@@ -175,7 +175,7 @@ def test_nothing_is_lost_when_the_process_is_killed(place: Path) -> None:
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     with sqlite3.connect(place.parent / "ledger" / "late.db") as connection:
-        connection.execute("update late set next_at = 0")  # as if the killed one's lease were over
+        connection.execute("update late set next_at = 0, leased_until = 0")  # as if the killed one's lease were over
     told = Told()
     with opened(place, Remote(lambda query: [hit()], prefetch=True), told) as guard:
         guard.check(b"")
@@ -207,3 +207,58 @@ def test_it_needs_a_ledger_and_hashes_to_go_by(place: Path, tmp_path: Path) -> N
         Guard.open(hashset=place.parent / "hashset", plugins=plugins)
     with pytest.raises(ConfigError, match="takes the upload itself"):
         opened(place, Remote(signal_types=frozenset(), takes_content=True, prefetch=True))
+
+
+def test_what_two_services_find_later_adds_up(place: Path) -> None:
+    told = Told()
+    first = Remote(lambda query: [hit("first", exact=False)], name="first", prefetch=True)
+    second = Remote(lambda query: [hit("second", exact=False)], name="second", prefetch=True)
+    with Guard.open(place, plugins={"both": RemotePlugin(first, second), "told": told}) as guard:
+        decision = guard.check(clean())
+        until(lambda: len(told.revised) == 2 and waiting(place) == 0)
+    one, both = (revised for revised, _ in told.revised)
+    assert one.revises == both.revises == decision.reference
+    assert one.reference != both.reference
+    assert [match.list_name for match in one.matches] == ["first"]
+    assert [match.list_name for match in both.matches] == ["first", "second"]
+
+
+def test_after_a_block_nothing_milder_is_told_and_no_second_report_is_due(place: Path) -> None:
+    told = Told()
+    first = Remote(lambda query: [hit("first")], name="first", prefetch=True)
+    second = Remote(lambda query: [hit("second", exact=False)], name="second", prefetch=True)
+    with Guard.open(place, plugins={"both": RemotePlugin(first, second), "told": told}) as guard:
+        guard.check(clean())
+        until(lambda: told.revised and waiting(place) == 0)
+    assert [revised.verdict for revised, _ in told.revised] == [Verdict.BLOCK]
+    assert not second.queries
+
+
+def test_a_row_that_cannot_be_read_and_a_service_that_hangs_hold_up_no_others(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uploadguard.late._GRACE_S", 0.1)
+    stop, told = threading.Event(), Told()
+    hanging = Remote(never(stop), name="hanging", prefetch=True, deadline_s=0.1)
+    with Guard.open(place, plugins={"both": RemotePlugin(hanging, Remote(prefetch=True)), "told": told}) as guard:
+        with sqlite3.connect(place.parent / "ledger" / "late.db") as connection:
+            connection.execute(
+                "insert into late (reference, matcher, record, created, next_at) values ('x', 'remote', '{}', 0, 0)"
+            )
+        guard._plugins.matchers["remote"].answer = lambda query: [hit()]  # type: ignore[attr-defined]
+        guard.check(clean())
+        until(lambda: told.revised, 10)
+        stop.set()
+    assert waiting(place) == 1
+
+
+def test_a_clock_that_was_set_back_keeps_nothing_waiting(place: Path) -> None:
+    with opened(place, Remote(fails, prefetch=True)) as guard:
+        guard.check(clean())
+    tomorrow = time.time() + 86_400
+    with sqlite3.connect(place.parent / "ledger" / "late.db") as connection:
+        connection.execute("update late set created = ?, next_at = ?, leased_until = ?", (tomorrow,) * 3)
+    told = Told()
+    with opened(place, Remote(fails, prefetch=True), told) as guard:
+        guard.check(b"")
+        until(lambda: any(revised.revises for revised, _ in told.revised), 10)

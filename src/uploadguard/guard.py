@@ -428,23 +428,26 @@ class Guard:
             decision = replace(decision, timings_ms=timings.finish())
         return self._announce(decision, errors, context)
 
-    def _revise(self, earlier: Recorded, matches: Sequence[Match], failures: Sequence[Failure], reference: str) -> None:
-        """Keep the decision that a late answer makes of an earlier one, and tell of it."""
+    def _revise(
+        self, earlier: Recorded, matches: Sequence[Match], failures: Sequence[Failure], reference: str
+    ) -> Decision | None:
+        """Keep the decision that a late answer makes of an earlier one, and tell of it; None where it is the same."""
         assert self._keeper is not None
         context = earlier.context
         decision = self._runner.revise(
             earlier.decision, context, matches, failures, reference, tripped=self._breaker.tripped()
         )
         if decision is None:
-            return
+            return None
         self._keeper.keep(decision, context, None)
         self._breaker.count(decision)
         with self._counting:
             self._failures.update({failure.code.value for failure in failures})
         if decision.verdict is Verdict.ALLOW:  # nobody has anything to stop: only a rule in shadow was changed
-            return
+            return decision
         for _, answer in self._plugins.call_each("uploadguard_decision_revised", decision=decision, context=context):
             self._count_plugin_error(answer)
+        return decision
 
     def _order(self, call: Call, read_s: float) -> CheckOrder:
         """A check's time runs from the call, without the reading of its upload."""

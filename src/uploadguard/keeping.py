@@ -62,11 +62,13 @@ def open_late(settings: Settings, matching: Matching, revise: weakref.WeakMethod
         return None
     from uploadguard.late import LateChecks
 
-    def call(earlier: Recorded, matches: Sequence[Match], failures: Sequence[Failure], reference: str) -> None:
+    def call(
+        earlier: Recorded, matches: Sequence[Match], failures: Sequence[Failure], reference: str
+    ) -> Decision | None:
         found = revise()
         if found is None:
             raise NotReadyError("the Guard is gone")
-        found(earlier, matches, failures, reference)
+        return found(earlier, matches, failures, reference)
 
     return LateChecks(path, matching, call)
 

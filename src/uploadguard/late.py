@@ -3,6 +3,9 @@
 What is still to be asked is in a SQLite file beside the ledger, committed before the upload is answered, so that no end
 of a process loses it. Any process of the host goes on with it. When an answer changes the verdict, the revised decision
 is kept in the ledger first, and only then forgotten here: whoever is told of it may be told twice.
+
+Of one upload one service is asked at a time, and what it finds stands in what the next one's answer revises: so no
+revised decision is milder than the one before it.
 """
 
 from __future__ import annotations
@@ -18,42 +21,64 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from uploadguard.errors import NotRecordedError, UploadguardError
+from uploadguard.errors import MatcherError, NotRecordedError, UploadguardError
 from uploadguard.ledger.codec import Recorded, from_record, to_record
 from uploadguard.logs import log
 from uploadguard.matchers import Query
 from uploadguard.matching import Matching, failure_of
-from uploadguard.models import Context, Decision, Failure, Match
+from uploadguard.models import Context, Decision, Failure, Match, Verdict
 
 __all__ = ["LateChecks", "Revise", "revised_reference"]
 
-Revise = Callable[[Recorded, Sequence[Match], Sequence[Failure], str], None]
-"""Gets an earlier decision with its context, a late answer (matches or a failure), and the new decision's reference."""
+Revise = Callable[[Recorded, Sequence[Match], Sequence[Failure], str], Decision | None]
+"""Gets an earlier decision with its context, a late answer (matches or a failure), and the new decision's reference.
+
+Returns the new decision; None where the answer changes nothing.
+"""
 
 _IDLE_S: Final = 0.5
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
 _LEASE_MARGIN_S: Final = 30.0
+_GRACE_S: Final = 5.0
+"""How long a service that does not keep to its deadline is waited for beyond it."""
 _BUSY_S: Final = 5.0
-_SCHEMA: Final = """
-create table if not exists late (
-  id integer primary key,
-  matcher text not null,
-  record text not null,
-  created real not null,
-  next_at real not null,
-  attempts integer not null default 0,
-  unique (matcher, record)
-) strict
+_SCHEMA: Final = (
+    """
+    create table if not exists late (
+      id integer primary key,
+      reference text not null,
+      matcher text not null,
+      record text not null,
+      created real not null,
+      next_at real not null,
+      leased_until real not null default 0,
+      attempts integer not null default 0,
+      unique (reference, matcher)
+    ) strict
+    """,
+    "create index if not exists late_due on late (matcher, next_at)",
+)
+
+# What lies further ahead than it was ever put is from a clock that has been set back since.
+_DUE: Final = """
+select id, reference, matcher, record, created, attempts from late
+where matcher = :matcher and (next_at <= :now or next_at > :longest_wait) and not exists (
+  select 1 from late as other
+  where other.reference = late.reference and other.leased_until > :now and other.leased_until <= :longest_lease
+)
+order by next_at limit :most
 """
 
 
 class _Row(NamedTuple):
     id: int
+    reference: str
     matcher: str
     record: str
     created: float
@@ -76,7 +101,8 @@ class LateChecks:
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
         with self._using() as connection:
-            connection.execute(_SCHEMA)
+            for statement in _SCHEMA:
+                connection.execute(statement)
             waiting = dict(connection.execute("select matcher, count(*) from late group by matcher").fetchall())
         if orphans := sum(count for name, count in waiting.items() if name not in matching.matchers):
             log.error(
@@ -94,8 +120,8 @@ class LateChecks:
         now = time.time()
         with self._using() as connection:
             connection.executemany(
-                "insert or ignore into late (matcher, record, created, next_at) values (?, ?, ?, ?)",
-                [(name, record, now, now) for name in decision.pending],
+                "insert or ignore into late (reference, matcher, record, created, next_at) values (?, ?, ?, ?, ?)",
+                [(decision.reference, name, record, now, now) for name in decision.pending],
             )
         self._wake.set()
 
@@ -138,69 +164,95 @@ class LateChecks:
     def work(self) -> bool:
         """Ask what is due, once; returns whether there was anything."""
         rows = self._claim()
-        futures: dict[Future[tuple[Match, ...]], _Row] = {}
+        asked: list[tuple[_Row, Recorded, Future[tuple[Match, ...]]]] = []
+        longest_s = 0.0
         for row in rows:
             matcher = self._matching.matchers[row.matcher]
-            earlier = from_record(json.loads(row.record))
-            hashes = tuple(item for item in earlier.decision.hashes if item.signal_type in matcher.signal_types)
-            query = Query(hashes, earlier.context, earlier.decision.media)
-            futures[self._matching.submit(matcher, query, time.monotonic() + matcher.deadline_s)] = row
-        wait(futures)
-        for future, row in futures.items():
-            self._conclude(row, future)
+            try:
+                earlier = from_record(json.loads(row.record))
+                hashes = tuple(item for item in earlier.decision.hashes if item.signal_type in matcher.signal_types)
+                query = Query(hashes, earlier.context, earlier.decision.media)
+                future = self._matching.submit(matcher, query, time.monotonic() + matcher.deadline_s)
+            except Exception as error:  # noqa: BLE001 - one that cannot be asked must not keep the others waiting
+                log.error("a late answer cannot be asked for: %s", type(error).__name__)
+                self._later(row)
+                continue
+            asked.append((row, earlier, future))
+            longest_s = max(longest_s, matcher.deadline_s + _GRACE_S)
+        wait([future for _, _, future in asked], longest_s)
+        for row, earlier, future in asked:
+            self._conclude(row, earlier, future)
         return bool(rows)
 
     def _claim(self) -> list[_Row]:
         """Rows that are due, as many as may be asked at once; nobody else takes them while they can be under way."""
         now = time.time()
+        matchers = self._matching.matchers
+        longest_s = max((matcher.deadline_s for matcher in matchers.values()), default=0.0) + _LEASE_MARGIN_S
+        bounds = {"now": now, "longest_wait": now + _LONGEST_WAIT_S, "longest_lease": now + longest_s}
         rows: list[_Row] = []
         with self._using() as connection:
-            for name, matcher in self._matching.matchers.items():
-                found = connection.execute(
-                    "select id, matcher, record, created, attempts from late where matcher = ? and next_at <= ? "
-                    "order by next_at limit ?",
-                    (name, now, matcher.max_calls),
-                ).fetchall()
+            for name, matcher in matchers.items():
+                wanted = {**bounds, "matcher": name, "most": matcher.max_calls}
+                found = [_Row(*row) for row in connection.execute(_DUE, wanted)]
                 until = now + matcher.deadline_s + _LEASE_MARGIN_S
-                connection.executemany("update late set next_at = ? where id = ?", [(until, row[0]) for row in found])
-                rows += [_Row(*row) for row in found]
+                connection.executemany(
+                    "update late set leased_until = ? where id = ?", [(until, row.id) for row in found]
+                )
+                rows += found
         return rows
 
-    def _conclude(self, row: _Row, future: Future[tuple[Match, ...]]) -> None:
+    def _conclude(self, row: _Row, earlier: Recorded, future: Future[tuple[Match, ...]]) -> None:
         matcher = self._matching.matchers[row.matcher]
         matches: tuple[Match, ...] = ()
         failures: tuple[Failure, ...] = ()
         try:
-            matches = future.result()
+            matches = _answer(future)
         except Exception as error:  # noqa: BLE001 - a plugin's fault must not become the host's
-            if time.time() - row.created < matcher.retry_s and not self._closed.is_set():
-                self._later(row)
-                return
             if self._closed.is_set():
                 return
-            failures = (failure_of(matcher, error),)
-        if matches or failures:
-            earlier = from_record(json.loads(row.record))
-            try:
-                self._revise(earlier, matches, failures, revised_reference(earlier.decision.reference, row.matcher))
-            except UploadguardError as error:
-                log.error("a late answer could not be kept, and is asked for again: %s", error)
+            if abs(time.time() - row.created) < matcher.retry_s:
                 self._later(row)
                 return
+            failures = (failure_of(matcher, error),)
+        revised = None
+        if matches or failures:
+            try:
+                revised = self._revise(earlier, matches, failures, revised_reference(row.reference, row.matcher))
+            except Exception as error:  # noqa: BLE001 - nothing may be lost, and others' answers must go on
+                text = error if isinstance(error, UploadguardError) else type(error).__name__
+                log.error("a late answer could not be kept, and is asked for again: %s", text)
+                self._later(row)
+                return
+        self._settle(row, earlier, revised)
+
+    def _settle(self, row: _Row, earlier: Recorded, revised: Decision | None) -> None:
+        """It is done with. What was found counts when the others that the upload waits for answer."""
         with self._using() as connection:
             connection.execute("delete from late where id = ?", (row.id,))
+            if revised is None:
+                return
+            if revised.verdict is Verdict.BLOCK and revised.matches:  # as in a check: then nobody else is asked
+                connection.execute("delete from late where reference = ?", (row.reference,))
+                return
+            so_far = replace(revised, reference=row.reference, revises=None)
+            record = json.dumps(to_record(so_far, earlier.context, earlier.decided_at))
+            connection.execute("update late set record = ? where reference = ?", (record, row.reference))
 
     def _later(self, row: _Row) -> None:
-        wait_s = min(_FIRST_WAIT_S * 2**row.attempts, _LONGEST_WAIT_S)
+        wait_s = min(_FIRST_WAIT_S * 2 ** min(row.attempts, 16), _LONGEST_WAIT_S)
         with self._using() as connection:
             connection.execute(
-                "update late set next_at = ?, attempts = attempts + 1 where id = ?", (time.time() + wait_s, row.id)
+                "update late set next_at = ?, leased_until = 0, attempts = attempts + 1 where id = ?",
+                (time.time() + wait_s, row.id),
             )
 
     @contextmanager
     def _using(self) -> Iterator[sqlite3.Connection]:
         """A transaction that is on the disk when the block was left."""
-        with self._lock:
+        if not self._lock.acquire(timeout=_BUSY_S):  # a file that others hold up keeps no check longer than this
+            raise NotRecordedError(f"what is still to be asked cannot be kept in {self._path}: it is busy")
+        try:
             try:
                 if self._connection is None:
                     self._connection = _connect(self._path)
@@ -216,6 +268,8 @@ class LateChecks:
                     self._connection.close()
                     self._connection = None
                 raise NotRecordedError(f"what is still to be asked cannot be kept in {self._path}: {error}") from error
+        finally:
+            self._lock.release()
 
 
 _abandoned: list[Any] = []
@@ -227,6 +281,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
+    connection.execute("pragma secure_delete = on")  # hashes and uploaders of ordinary uploads stand in it
     return connection
 
 
@@ -234,6 +289,13 @@ def revised_reference(earlier: str, matcher: str) -> str:
     """The reference of a revised decision: always the same, so that the ledger takes it in once."""
     digest = hashlib.sha256(f"{earlier}\0{matcher}".encode()).digest()
     return urlsafe_b64encode(digest[:12]).decode()
+
+
+def _answer(future: Future[tuple[Match, ...]]) -> tuple[Match, ...]:
+    if not future.done():
+        future.cancel()
+        raise MatcherError("it did not keep to its deadline")
+    return future.result()
 
 
 def _run(late: weakref.ref[LateChecks], closed: threading.Event, wake: threading.Event) -> None:
