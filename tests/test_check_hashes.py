@@ -103,7 +103,9 @@ def test_match_services_are_asked_by_hash_and_those_that_want_the_upload_are_lef
     ) as guard:
         decision = guard.check_hashes([UNKNOWN])
     assert decision.reasons == ("digest_match", "content_unseen")
-    assert [len(one.queries) for one in (by_hash, by_both, by_content)] == [1, 0, 0]
+    # One that goes by more hashes than the host has is asked by those: what it knows by them must not pass.
+    assert [len(one.queries) for one in (by_hash, by_both, by_content)] == [1, 1, 0]
+    assert by_both.queries[0].hashes == (UNKNOWN,)
 
 
 def test_an_empty_hash_set_raises(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from uploadguard.errors import ConfigError
 from uploadguard.hashset import HashSet
 from uploadguard.lists.base import ListEntry
 from uploadguard.matchers import Query
+from uploadguard.matching import _Found
 from uploadguard.testing import testlist
 from uploadguard.testing.picture import picture_bytes
 
@@ -234,3 +236,23 @@ def test_what_a_matcher_raises_is_counted_as_its_own(open_guard: Any) -> None:
         guard.check(clean())
         assert guard.status().plugin_errors == {"remote": 1}
         assert guard.status().failures == {"matcher_failed": 1}
+
+
+def test_an_answer_that_comes_as_its_time_is_over_is_one() -> None:
+    class Late(Future[tuple[Match, ...]]):
+        def result(self, timeout: float | None = None) -> tuple[Match, ...]:
+            if not self.done():
+                self.set_result((hit(),))
+                raise TimeoutError
+            return super().result(timeout)
+
+    found = _Found()
+    found.take(Remote(), Late(), time.monotonic() + 5, None)
+    assert (found.matches, found.failures) == ([hit()], [])
+
+
+def test_where_nothing_is_recorded_the_one_that_answers_later_is_waited_for(tmp_path: Path, hashset: Path) -> None:
+    plugins = {"remote": RemotePlugin(Remote(lambda query: [hit()], prefetch=True))}
+    with Guard.open(hashset=hashset, ledger={"path": tmp_path / "ledger"}, plugins=plugins, record=False) as guard:
+        decision = guard.check(clean())
+    assert (decision.verdict, decision.pending) == (Verdict.BLOCK, ())

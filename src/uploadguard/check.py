@@ -231,7 +231,7 @@ class CheckRunner:
             self._require_usable(item)
         usable = [h for h in hashes if (h.quality or 0) >= self._min_quality.get(h.signal_type, 0)]
         asking = self._matching.asking(context, None, only_hashes=True)
-        asking.begin(usable)
+        asking.begin(usable, media=Media(0))
         found = generation.match(usable, self._limits(self._tenant(context)))
         timings.lap("match")
         asked = asking.answers()

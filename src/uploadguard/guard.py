@@ -79,7 +79,7 @@ class Guard:
         )
         self._fail_open = self._policy.fail_open()
         job = inspection_job(settings, self._plugins)
-        self._matching = _matching(settings, self._plugins, [signal.name for signal in signals])
+        self._matching = _matching(settings, self._plugins, [signal.name for signal in signals], waits=not record)
         self._sandbox = open_sandbox(settings, job, self._plugins)
         self._pools = Pools(settings, self._sandbox)
         self._runner = CheckRunner(
@@ -114,6 +114,7 @@ class Guard:
             signal_types={signal.name for signal in (*digest_signals, *job.signals)},
             changed=self._generation_changed,
         )
+        self._keeper = None
         try:
             self._keeper = (
                 open_keeper(settings, self._plugins, alarm=self._raise_alarm, changed=self.refresh) if record else None
@@ -124,6 +125,8 @@ class Guard:
                 else None
             )
         except UploadguardError:
+            if self._keeper is not None:
+                self._keeper.close()
             self._serving.close()
             if self._sandbox is not None:
                 self._sandbox.close()
@@ -491,9 +494,9 @@ def _context_of(context: Context | None) -> Context:
     return context
 
 
-def _matching(settings: Settings, plugins: Plugins, signal_types: Sequence[str]) -> Matching:
+def _matching(settings: Settings, plugins: Plugins, signal_types: Sequence[str], *, waits: bool) -> Matching:
     """The match services. Raises :class:`~uploadguard.errors.ConfigError` for one that could never be asked rightly."""
-    matching = Matching(plugins.matchers, signal_types)
+    matching = Matching(plugins.matchers, signal_types, waits=waits)
     problems = [
         (("matchers", name), f"goes by {', '.join(missing)}, which must be in signals.enabled")
         for name, missing in matching.missing().items()

@@ -41,10 +41,14 @@ class _Waiting(NamedTuple):
 
 
 class Matching:
-    """The match services of one Guard, with the threads they are asked on. Survives ``fork``."""
+    """The match services of one Guard, with the threads they are asked on. Survives ``fork``.
 
-    def __init__(self, matchers: Mapping[str, Matcher], signal_types: Sequence[str]) -> None:
+    ``waits``: for those, too, that answer later, since nobody will hear of that.
+    """
+
+    def __init__(self, matchers: Mapping[str, Matcher], signal_types: Sequence[str], *, waits: bool = False) -> None:
         self.matchers = dict(matchers)
+        self.waits = waits
         self._missing = {
             name: sorted(matcher.signal_types.difference(signal_types)) for name, matcher in matchers.items()
         }
@@ -145,7 +149,7 @@ class Asking:
             known = matcher.known(query)
             if known is not None:
                 self._found.matches += _checked(matcher, known)
-            elif matcher.prefetch:
+            elif matcher.prefetch and not self._matching.waits:
                 self._found.pending.append(matcher.name)
             else:
                 until = time.monotonic() + matcher.deadline_s
@@ -173,7 +177,9 @@ class _Found:
             try:
                 self.matches += future.result(left_s if cancelled is None else min(left_s, _LOOK_S))
             except LateError as error:
-                if future.done():  # the matcher itself raised it
+                if future.done():
+                    if future.cancelled() or future.exception() is not error:
+                        continue  # the answer came at this very moment
                     self.fail(matcher, error)
                 elif left_s <= 0 or (cancelled is not None and cancelled()):
                     future.cancel()
