@@ -98,6 +98,17 @@ def test_a_rule_for_the_list_counts_in_its_trial(hash_set: HashSet) -> None:
         import_list(hash_set, "b", listing(9, row("x", HEADERS[1], "pdq", flip=9)), narrow)
 
 
+def test_the_widest_limit_of_any_tenant_counts(hash_set: HashSet) -> None:
+    wide = {"policy": {"signals": {"pdq": {"max_distance_bits": 40}}}}
+    with pytest.raises(HeldListError):
+        import_list(
+            hash_set,
+            "a",
+            listing(9, row("x", HEADERS[1], "pdq", flip=35)),
+            Plugins(Settings.load(None, tenants={"kids": wide})),
+        )
+
+
 def test_hashes_that_checks_would_not_look_up_do_not_count(hash_set: HashSet) -> None:
     plain = next(item for item in benign_corpus() if item.label == "made up: white 512x512 PNG")
     quality = next(one.quality for one in plain.hashes if one.signal_type == "pdq")

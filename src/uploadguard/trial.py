@@ -89,7 +89,9 @@ class ListTrial:
                 for signal in signals
             }
         )
-        self._limits = limits(self._policy, list(self._lengths))
+        self._tenants = (None, *self._policy.tenants)
+        widest = [limits(self._policy, list(self._lengths), tenant) for tenant in self._tenants]
+        self._limits = {name: max(one[name] for one in widest) for name in self._lengths}
 
     def run(self, generation: Generation, corpus: Corpus) -> CorpusTrial:
         """Look up every picture of the corpus. Takes memory for the pictures that match only.
@@ -113,7 +115,7 @@ class ListTrial:
         return CorpusTrial(corpus.name, count, frozenset(matched), tuple(hits), hits_total)
 
     def _matches(self, generation: Generation, held: frozenset[str], batch: Sequence[SampleItem]) -> Iterator[Match]:
-        """The matches that count, with the place of the picture in the batch as their frame."""
+        """The matches that count for anybody, with the place of the picture in the batch as their frame."""
         hashes = [
             Hash(one.signal_type, one.value, one.quality, frame=place)
             for place, item in enumerate(batch)
@@ -121,7 +123,8 @@ class ListTrial:
             if one.signal_type in held and self._is_looked_up(one)
         ]
         for match in generation.match(hashes, self._limits):
-            yield from decide((match,), (), self._policy, tenant=None).matches
+            if any(decide((match,), (), self._policy, tenant=tenant).matches for tenant in self._tenants):
+                yield match
 
     def _is_looked_up(self, one: Hash) -> bool:
         length_bytes = self._lengths.get(one.signal_type)
