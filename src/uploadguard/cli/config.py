@@ -19,6 +19,7 @@ from uploadguard.cli.output import (
     report_warning,
 )
 from uploadguard.cli.state import STALE, State
+from uploadguard.testing.testlist import TEST_LIST_NAME
 
 if TYPE_CHECKING:
     from uploadguard.config import Settings
@@ -35,6 +36,7 @@ class _Findings:
     plugins: tuple[str, ...] | None = None
     signals: tuple[str, ...] | None = None
     actions: dict[str, tuple[str, ...]] | None = None
+    matchers: dict[str, dict[str, str]] = field(default_factory=dict)
     fail_open: tuple[str, ...] = ()
     sandbox: SandboxStatus | None = None
     generation: Generation | None = None
@@ -106,6 +108,9 @@ def _look(settings: Settings, findings: _Findings) -> None:
         findings.warnings.append(STALE)
     _look_at_actions(settings, findings)
     held = {info.name for info in findings.generation.lists} if findings.generation is not None else set()
+    held |= findings.matchers.keys()
+    if settings.hashset.test_list:
+        held.add(TEST_LIST_NAME)
     for name in sorted(_named_lists(settings) - held):
         findings.warnings.append(f"a rule names the list {name!r}, which the hash set does not hold")
 
@@ -120,6 +125,15 @@ def _look_at_plugins(settings: Settings, findings: _Findings) -> None:
         findings.actions = {
             name: tuple(sorted(occasion.value for occasion in action.occasions))
             for name, action in plugins.actions.items()
+        }
+        findings.matchers = {
+            name: {
+                "mode": "prefetch" if matcher.prefetch else "inline",
+                "on_failure": matcher.on_failure.label
+                if matcher.on_failure
+                else settings.policy.failures.matcher_failed,
+            }
+            for name, matcher in plugins.matchers.items()
         }
         findings.signals = tuple(signal.name for signal in plugins.enabled_signals())
     except UploadguardError as error:
@@ -141,6 +155,13 @@ def _look_at_actions(settings: Settings, findings: _Findings) -> None:
             findings.warnings.append("nothing is reported: [actions] need a ledger, and ledger.path is not set")
     elif not any("report" in occasions for occasions in actions.values()):
         findings.warnings.append('nothing is reported: no table of [actions] has the occasion "report"')
+    elif settings.hashset.test_list:
+        rule = settings.policy.lists.get(TEST_LIST_NAME)
+        if rule is None or rule.report is not False:
+            findings.warnings.append(
+                "whoever uploads the test picture makes a report: switch hashset.test_list off, "
+                f"or set report = false in [policy.lists.{TEST_LIST_NAME}]"
+            )
 
 
 def _named_lists(settings: Settings) -> set[str]:
@@ -164,6 +185,8 @@ def _rows(settings: Settings, findings: _Findings) -> Iterator[tuple[str, str]]:
     if settings.hashset.test_list:
         yield "list", "the built-in test list"
     yield "ledger", _ledger(settings)
+    for name, matcher in findings.matchers.items():
+        yield "match service", f"{name}: {matcher['mode']}; {matcher['on_failure']} where it does not answer"
     for name, occasions in (findings.actions or {}).items():
         yield "action", f"{name}: {', '.join(occasions)}"
     if settings.tenants:
@@ -219,6 +242,7 @@ def _record(settings: Settings | None, findings: _Findings) -> dict[str, object]
             for info in (generation.lists if generation is not None else ())
         ],
         "ledger": _ledger(settings) if settings is not None else None,
+        "matchers": findings.matchers,
         "actions": {name: list(occasions) for name, occasions in (findings.actions or {}).items()},
         "test_list": settings.hashset.test_list if settings is not None else None,
         "fail_open": list(findings.fail_open),
