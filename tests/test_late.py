@@ -235,7 +235,7 @@ def test_after_a_block_nothing_milder_is_told_and_no_second_report_is_due(place:
 
 
 def test_a_row_that_cannot_be_read_and_a_service_that_hangs_hold_up_no_others(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("uploadguard.late._GRACE_S", 0.1)
     stop, told = threading.Event(), Told()
@@ -250,6 +250,7 @@ def test_a_row_that_cannot_be_read_and_a_service_that_hangs_hold_up_no_others(
         until(lambda: told.revised, 10)
         stop.set()
     assert waiting(place) == 1
+    assert "match services are behind" in caplog.text  # that row is old
 
 
 def test_a_clock_that_was_set_back_keeps_nothing_waiting(place: Path) -> None:

@@ -45,6 +45,7 @@ _IDLE_S: Final = 0.5
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
 _LEASE_MARGIN_S: Final = 30.0
+_BEHIND_S: Final = 60.0
 _GRACE_S: Final = 5.0
 """How long a service that does not keep to its deadline is waited for beyond it."""
 _BUSY_S: Final = 5.0
@@ -100,6 +101,7 @@ class LateChecks:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
+        self._is_behind = False
         with self._using() as connection:
             for statement in _SCHEMA:
                 connection.execute(statement)
@@ -200,7 +202,19 @@ class LateChecks:
                     "update late set leased_until = ? where id = ?", [(until, row.id) for row in found]
                 )
                 rows += found
+        self._note_backlog([now - row.created for row in rows if row.attempts == 0])
         return rows
+
+    def _note_backlog(self, waited_s: Sequence[float]) -> None:
+        """Say once that uploads wait for their first question, and not for answers: more come than are asked about."""
+        if waited_s:
+            was_behind, self._is_behind = self._is_behind, max(waited_s) > _BEHIND_S
+            if self._is_behind and not was_behind:
+                log.error(
+                    "match services are behind: uploads that were answered %d s ago are asked about only now; "
+                    "where this goes on, raise max_calls",
+                    max(waited_s),
+                )
 
     def _conclude(self, row: _Row, earlier: Recorded, future: Future[tuple[Match, ...]]) -> None:
         matcher = self._matching.matchers[row.matcher]
