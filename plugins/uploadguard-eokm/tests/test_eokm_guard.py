@@ -124,3 +124,12 @@ def test_what_comes_later_revises_the_decision(
         assert guard.check(picture).verdict is Verdict.BLOCK  # by now it is known
     assert told.decision is not None
     assert (told.decision.verdict, told.decision.revises) == (Verdict.BLOCK, decision.reference)
+
+
+@pytest.mark.parametrize(("environment", "is_said"), [("test", True), ("live", False)])
+def test_start_up_says_that_it_is_the_test_environment(
+    settings: dict[str, Any], caplog: pytest.LogCaptureFixture, environment: str, is_said: bool
+) -> None:
+    settings["matchers"]["hotline"]["environment"] = environment
+    with opened(settings):
+        assert ("the test environment is asked" in caplog.text) is is_said

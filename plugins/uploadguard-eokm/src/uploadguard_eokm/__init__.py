@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from uploadguard import hookimpl
+from uploadguard import Guard, hookimpl
+from uploadguard.logs import log
 from uploadguard.matchers import Matcher
 from uploadguard.remote import read_remote_options
 from uploadguard_eokm.matcher import EokmMatcher
@@ -25,3 +26,13 @@ def uploadguard_matchers(tables: Mapping[str, Mapping[str, Any]]) -> Sequence[Ma
         for name, table in tables.items()
         if table.get("kind") == "eokm"
     ]
+
+
+@hookimpl
+def uploadguard_startup(guard: Guard) -> None:
+    """Say that it is the test environment that is asked: its "not known" says nothing of an upload."""
+    if any(isinstance(one, EokmMatcher) and one.environment == "test" for one in guard.plugins.matchers.values()):
+        log.warning(
+            "match service of the kind eokm: the test environment is asked, which does not have what the live one has; "
+            'environment = "live" asks that'
+        )

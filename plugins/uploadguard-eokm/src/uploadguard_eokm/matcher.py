@@ -34,6 +34,11 @@ class EokmMatcher(RemoteMatcher[tuple[str, bytes], bool]):
         self._as_hex = options.photodna_encoding == "hex"
         self._fields = {"service": "eokm", "environment": options.environment}
 
+    @property
+    def environment(self) -> str:
+        """Which of the service's two it asks: ``test`` or ``live``."""
+        return self._fields["environment"]
+
     def known(self, query: Query) -> Sequence[Match] | None:
         """The answer, as far as it was given a short while ago."""
         answers = []
