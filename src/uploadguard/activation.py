@@ -15,12 +15,12 @@ from uploadguard.lists.samples import benign_corpus, read_sample
 from uploadguard.plugins import Plugins
 from uploadguard.trial import Corpus, CorpusTrial, ListTrial
 
-__all__ = ["BENIGN", "SAMPLE", "Gate", "Judged", "Judgement", "ListSafety"]
+__all__ = ["BENIGN", "MIN_BOUND_ENTRIES", "SAMPLE", "Gate", "Judged", "Judgement", "ListSafety"]
 
 BENIGN = "benign"
 SAMPLE = "sample"
 
-_MIN_BOUND_ENTRIES = 100
+MIN_BOUND_ENTRIES = 100
 """Smaller lists are one's own, and grow and shrink as their owner likes."""
 
 
@@ -131,7 +131,7 @@ class ListSafety:
         return Judged(brought, len(new), len(whole.matched))
 
     def _size_reasons(self, before: int | None, after: int, *, allow_shrink: bool) -> list[str]:
-        if before is None or before < _MIN_BOUND_ENTRIES:
+        if before is None or before < MIN_BOUND_ENTRIES:
             return []
         change = f"from {before:,} to {after:,} entries"
         growth, shrink = self._bounds.max_growth_percent, self._max_shrink_percent

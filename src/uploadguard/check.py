@@ -214,9 +214,7 @@ class CheckRunner:
             timings,
             order.tripped,
         )
-        if asked.pending and decision.verdict is not Verdict.BLOCK:
-            decision = replace(decision, pending=asked.pending)
-        return decision, [*asked.errors, *errors]
+        return _pending(decision, asked), [*asked.errors, *errors]
 
     def run_hashes(
         self,
@@ -250,9 +248,7 @@ class CheckRunner:
             timings,
             order.tripped,
         )
-        if asked.pending and decision.verdict is not Verdict.BLOCK:
-            decision = replace(decision, pending=asked.pending)
-        return decision, [*asked.errors, *errors]
+        return _pending(decision, asked), [*asked.errors, *errors]
 
     def _require_usable(self, item: Hash) -> None:
         """Raise ``ValueError`` where a hash could never match, or does not say how far it can be relied on."""
@@ -487,6 +483,12 @@ def _digest(digest: MultiDigest, content: bytes | memoryview, order: CheckOrder)
             raise CheckCancelled
         digest.update(view[start : start + _DIGEST_BYTES])
     return True
+
+
+def _pending(decision: Decision, asked: Asked) -> Decision:
+    """The decision with those whose answer is to come; none where it blocks, since they could change nothing."""
+    is_open = asked.pending and decision.verdict is not Verdict.BLOCK
+    return replace(decision, pending=asked.pending) if is_open else decision
 
 
 def _cleared(outcome: Outcome) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Protocol
 
-from uploadguard.activation import Gate, Judgement, ListSafety
+from uploadguard.activation import MIN_BOUND_ENTRIES, Gate, Judgement, ListSafety
 from uploadguard.errors import HeldListError, ListError, ListFormatError, ShrunkListError
 from uploadguard.hashset import Compilation, HashSet, ListInfo, ListUpdate
 from uploadguard.hashset.metadata import Role
@@ -25,8 +25,6 @@ __all__ = ["FileUpdate", "ImportWatcher", "ListImport", "check_not_local", "impo
 
 
 _MAX_REASONS = 20
-_MIN_BOUND_ENTRIES = 100
-"""Smaller lists are one's own, and change as their owner likes."""
 _OTHER_REASONS = "other signal types, not registered here"
 """Reasons hold names from the file, which may be as many as its lines."""
 
@@ -259,7 +257,7 @@ def check_not_local(name: str) -> None:
 def _fewest(hashset: HashSet, name: str, max_shrink_percent: int) -> int:
     """How many entries must take the place of a list's."""
     entries = next((info.entries for info in hashset.lists() if info.name == name), 0)
-    return -(-entries * (100 - max_shrink_percent) // 100) if entries >= _MIN_BOUND_ENTRIES else 0
+    return -(-entries * (100 - max_shrink_percent) // 100) if entries >= MIN_BOUND_ENTRIES else 0
 
 
 def update_from_file(
