@@ -10,21 +10,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Self, TypeAlias
-from urllib.parse import quote
 
 from uploadguard import Guard
 from uploadguard.errors import ConfigError, UploadguardError
 from uploadguard.models import Context, Decision, FailureCode, Verdict
 from uploadguard_s3.budget import ByteBudget
+from uploadguard_s3.clients import open_client
 from uploadguard_s3.effects import Effects, Order, public_place
+from uploadguard_s3.leases import LATER_S, reserved
 from uploadguard_s3.metrics import ObjectMetrics
 from uploadguard_s3.model import Checked, ObjectRef, Outcome, S3Error, S3Poison, S3Retry
 from uploadguard_s3.options import RouteOptions, S3Options
-from uploadguard_s3.state import Begun, Known, Moment, State, key_id, version_id
-from uploadguard_s3.store import NO_VERSION, Changed, Found, Gone, Reading, Store
+from uploadguard_s3.state import Begun, Known, Moment, State, key_id, version_of
+from uploadguard_s3.store import Changed, Found, Gone, Reading, Store
 
 __all__ = ["ContextOf", "ObjectChecker"]
 
@@ -38,9 +39,6 @@ OUTCOMES: Mapping[Verdict, Outcome] = {
     Verdict.BLOCK: Outcome.BLOCKED,
 }
 _ROUNDS = 4
-_TURN_S = 0.05
-_TURNS = 40
-_LATER_S = 2.0
 
 
 class ObjectChecker:
@@ -90,23 +88,12 @@ class ObjectChecker:
         Raises :class:`~uploadguard_s3.model.S3Retry` where the state's database cannot be used.
         """
         import aioboto3
-        from aiobotocore.config import AioConfig
 
-        settings = options.client
-        config = AioConfig(
-            connect_timeout=settings.connect_s,
-            read_timeout=settings.read_s,
-            retries={"mode": "standard", "max_attempts": settings.attempts},
-            s3={"addressing_style": settings.addressing},
-            max_pool_connections=2 * options.limits.at_once + 4,
-        )
         session = session if session is not None else aioboto3.Session()
         state = State(options.state)
         try:
             await state.open()
-            async with session.client(
-                "s3", endpoint_url=settings.endpoint_url, region_name=settings.region, config=config
-            ) as client:
+            async with open_client(session, options) as client:
                 yield cls(guard, options, client=client, state=state, context=context, metrics=metrics)
         finally:
             await state.close()
@@ -168,18 +155,16 @@ class ObjectChecker:
     @staticmethod
     def is_fixed(ref: ObjectRef) -> bool:
         """Whether ``ref`` names a version that can never be overwritten."""
-        return ref.version_id not in (None, NO_VERSION)
+        return ref.is_fixed
 
     def version_of(self, ref: ObjectRef) -> bytes | None:
         """What the state knows a version by; None where ``ref`` names none."""
-        if self.is_fixed(ref):
-            return version_id(ref.bucket, ref.key, f"version {ref.version_id}")
-        return version_id(ref.bucket, ref.key, f"etag {ref.etag}") if ref.etag is not None else None
+        return version_of(ref)
 
     async def _check(self, route: RouteOptions, ref: ObjectRef, again: bool, context: Context | None) -> Checked:
         for _ in range(_ROUNDS):
             try:
-                async with self._reserved(ref) as begun:
+                async with reserved(self.state, key_id(ref.bucket, ref.key), self.version_of(ref)) as begun:
                     return await self._check_reserved(route, ref, begun, again, context)
             except Gone:
                 return Checked(ref, Outcome.GONE)
@@ -189,34 +174,7 @@ class ObjectChecker:
                 if self._metrics is not None:
                     self._metrics.overwritten()
                 ref = ObjectRef(ref.bucket, ref.key)  # its overwriter may have lost its event: check it now
-        raise S3Retry("others write to it, or to its copy, again and again", after_s=_LATER_S)
-
-    @asynccontextmanager
-    async def _reserved(self, ref: ObjectRef) -> AsyncIterator[Begun]:
-        """Have the key for this check alone."""
-        key, version = key_id(ref.bucket, ref.key), self.version_of(ref)
-        for _ in range(_TURNS):
-            begun = await self.state.begin(key, version)
-            if begun is not None:
-                break
-            await asyncio.sleep(_TURN_S)
-        else:
-            raise S3Retry("another worker has this key", after_s=_LATER_S)
-        renewing = asyncio.create_task(self._renew(begun))
-        try:
-            yield begun
-        except BaseException:
-            with suppress(S3Retry):  # it is another worker's, or will be when the lease ends
-                await self.state.release(begun)
-            raise
-        finally:
-            renewing.cancel()
-
-    async def _renew(self, begun: Begun) -> None:
-        with suppress(S3Retry):  # what is kept next finds out
-            while True:
-                await asyncio.sleep(self.state.lease_s / 3)
-                await self.state.renew(begun)
+        raise S3Retry("others write to it, or to its copy, again and again", after_s=LATER_S)
 
     async def _check_reserved(
         self, route: RouteOptions, ref: ObjectRef, begun: Begun, again: bool, context: Context | None
@@ -253,9 +211,9 @@ class ObjectChecker:
         finally:
             reading.close()
         if any(failure.code is FailureCode.OVERLOADED for failure in decision.failures):
-            raise S3Retry("the Guard has too much to do", after_s=_LATER_S)
+            raise S3Retry("the Guard has too much to do", after_s=LATER_S)
         if decision.pending and decision.verdict < Verdict.QUEUE:
-            raise S3Retry("a match service has yet to answer", after_s=_LATER_S)
+            raise S3Retry("a match service has yet to answer", after_s=LATER_S)
         known = Known(decision.verdict, decision.reference, decision.generation, found.modified.timestamp(), done=False)
         await self.state.decide(begun, self._version(found.ref), known)
         return await self._carry_out(route, found, known, begun, decision)
@@ -338,10 +296,9 @@ class ObjectChecker:
         if context is None:
             filename = ref.key.rpartition("/")[2]
             context = self._context(ref, found.metadata) if self._context is not None else Context(filename=filename)
-        version = f"?versionId={quote(ref.version_id or '')}" if found.fixed else ""
         return replace(
             context,
-            object_id=context.object_id or f"s3://{ref.bucket}/{quote(ref.key)}{version}",
+            object_id=context.object_id or ref.url,
             tenant=context.tenant or route.tenant,
         )
 

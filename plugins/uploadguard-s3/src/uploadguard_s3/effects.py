@@ -19,7 +19,7 @@ from uploadguard_s3.options import RouteOptions, Vocabulary
 from uploadguard_s3.state import Known, Moment
 from uploadguard_s3.store import Changed, Copied, Found, Lock, Store
 
-__all__ = ["Effects", "Order", "public_place", "verdict_tags"]
+__all__ = ["Effects", "Order", "public_place", "quarantine_place", "verdict_tags"]
 
 REFERENCE_TAG = "uploadguard-reference"
 VERDICT_TAG = "uploadguard-verdict"
@@ -39,6 +39,7 @@ class Order:
 
     ``digests`` are those of the bytes that were checked, by signal type; none where they are not known any more.
     ``newest`` is the newest version of the key that was dealt with before, ``moment`` this one's place among them.
+    ``copy`` is to be published in place of ``found`` where that is not there any more.
     """
 
     route: RouteOptions
@@ -47,6 +48,12 @@ class Order:
     moment: Moment
     newest: Moment | None = None
     digests: Mapping[str, bytes] = field(default_factory=dict)
+    copy: Found | None = None
+
+    @property
+    def origin(self) -> Found:
+        """What is copied: the version itself or, where that is deleted, another copy of it."""
+        return self.copy if self.copy is not None else self.found
 
 
 def verdict_tags(known: Known, vocabulary: Vocabulary) -> dict[str, str]:
@@ -68,6 +75,16 @@ def public_place(route: RouteOptions, key: str) -> ObjectRef:
     assert route.public is not None
     bucket, prefix = route.public
     return ObjectRef(bucket, prefix + key[len(route.prefix) :])
+
+
+def quarantine_place(route: RouteOptions, ref: ObjectRef) -> ObjectRef:
+    """Where the copy of a version is kept: one place for each version, the same in each attempt."""
+    assert route.quarantine is not None
+    bucket, prefix = route.quarantine
+    key = f"{prefix}{ref.key}/{ref.version_id if ref.is_fixed else ref.etag}"
+    if len(key.encode()) > _MAX_KEY_BYTES:
+        key = prefix + hashlib.sha256(f"{ref.bucket}\0{key}".encode()).hexdigest()
+    return ObjectRef(bucket, key)
 
 
 class Effects:
@@ -120,9 +137,7 @@ class Effects:
 
     async def _quarantine(self, order: Order) -> list[str]:
         route, found = order.route, order.found
-        assert route.quarantine is not None
-        bucket, prefix = route.quarantine
-        place = ObjectRef(bucket, _quarantine_key(prefix, found.ref))
+        place = quarantine_place(route, found.ref)
         lock = _lock(route)
         tags = self._merged(order, await self._store.tags(found))
         done = ["quarantined"]
@@ -143,17 +158,17 @@ class Effects:
 
     async def _promote(self, order: Order) -> ObjectRef | None:
         """Publish the version; None where a newer one is there."""
-        found = order.found
-        place = public_place(order.route, found.ref.key)
+        origin = order.origin
+        place = public_place(order.route, order.found.ref.key)
         if await self._superseded(order):
             return None
-        tags = self._merged(order, await self._store.tags(found))
+        tags = self._merged(order, await self._store.tags(origin))
         over: str | None = None
         for _ in range(_ATTEMPTS):
             try:
-                copied = await self._store.copy(found, place.bucket, place.key, tags, over=over)
+                copied = await self._store.copy(origin, place.bucket, place.key, tags, over=over)
             except Changed:
-                if not found.fixed and not found.same(await self._store.current(found.ref)):
+                if not origin.fixed and not origin.same(await self._store.current(origin.ref)):
                     raise
                 if earlier := await self.published(order.known, place):
                     return earlier
@@ -161,12 +176,12 @@ class Effects:
                 over = there.ref.etag if there is not None else None
                 continue
             await self._verify(order, copied)
-            return ObjectRef(copied.bucket, copied.key, copied.version_id, copied.etag, None, found.size_bytes)
+            return ObjectRef(copied.bucket, copied.key, copied.version_id, copied.etag, None, origin.size_bytes)
         raise S3Retry("the public object is written by others at the same time")
 
     async def _superseded(self, order: Order) -> bool:
         """Whether the version is not the newest of its key any more: then it is never published."""
-        if not order.found.fixed:
+        if not order.found.fixed or order.copy is not None:
             return False  # what is there is the newest, and the copy is conditional on it
         newest = order.newest
         if newest is not None and newest.version != order.moment.version and order.moment.before(newest):
@@ -176,7 +191,7 @@ class Effects:
 
     async def _verify(self, order: Order, copied: Copied) -> None:
         """Take a copy back that is not of what was checked: not every service heeds the condition on the source."""
-        if order.found.fixed or await self._is_of(order, copied):
+        if order.origin.fixed or await self._is_of(order, copied):
             return
         await self._store.delete_copy(copied)
         raise Changed
@@ -186,10 +201,10 @@ class Effects:
         if copied.sha256 is not None and "-" not in copied.sha256 and "sha256" in digests:
             return copied.sha256 == base64.b64encode(digests["sha256"]).decode()
         md5 = digests["md5"].hex() if "md5" in digests else None
-        if copied.etag is not None and copied.etag in (order.found.ref.etag, md5):
+        if copied.etag is not None and copied.etag in (order.origin.ref.etag, md5):
             return True
         # Encrypted or joined from parts, a copy has an ETag of its own.
-        return order.found.same(await self._store.current(order.found.ref))
+        return order.origin.same(await self._store.current(order.origin.ref))
 
     async def _delete(self, order: Order) -> list[str]:
         return ["deleted"] if await self._store.delete(order.found) else []
@@ -206,11 +221,3 @@ def _lock(route: RouteOptions) -> Lock | None:
         return None
     until = datetime.now(UTC) + timedelta(days=route.retain_days) if route.retain_days else None
     return Lock(route.legal_hold, route.retain_mode.upper() if until is not None else None, until)
-
-
-def _quarantine_key(prefix: str, ref: ObjectRef) -> str:
-    """One for each version, the same in each attempt."""
-    key = f"{prefix}{ref.key}/{ref.version_id or ref.etag}"
-    if len(key.encode()) <= _MAX_KEY_BYTES:
-        return key
-    return prefix + hashlib.sha256(f"{ref.bucket}\0{key}".encode()).hexdigest()

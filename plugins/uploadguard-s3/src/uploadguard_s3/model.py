@@ -13,13 +13,20 @@ No message or ``repr`` here holds a key, a bucket, a hash or a payload: they may
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from uploadguard.errors import UploadguardError
 from uploadguard.models import Decision, Verdict
 
-__all__ = ["Checked", "Checks", "ObjectRef", "Outcome", "S3Error", "S3Poison", "S3Retry"]
+__all__ = ["NO_VERSION", "Checked", "Checks", "ObjectRef", "Outcome", "S3Error", "S3Poison", "S3Retry"]
+
+NO_VERSION = "null"
+"""What is called the version of an object that has none, in a bucket that had, or has, versions."""
+
+_URL = re.compile(r"s3://(?P<bucket>[^/?#%\s]+)/(?P<key>[^?#]+)(?:\?(?P<query>[^#]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,34 @@ class ObjectRef:
 
     def __repr__(self) -> str:
         return "ObjectRef(<redacted>)"
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it names a version that can never be overwritten. The version ``null`` can."""
+        return self.version_id not in (None, NO_VERSION)
+
+    @property
+    def url(self) -> str:
+        """It as text, ``s3://bucket/key?versionId=...``; where no version is fixed, with its ETag."""
+        names = {"versionId": self.version_id, "etag": None if self.is_fixed else self.etag}
+        query = urlencode({name: value for name, value in names.items() if value is not None})
+        return f"s3://{self.bucket}/{quote(self.key)}" + (f"?{query}" if query else "")
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """What :attr:`url` gave. Raises ``ValueError``, without the text, for all else."""
+        match = _URL.fullmatch(url)
+        if match is None:
+            raise ValueError("not the URL of an object of S3")
+        try:
+            key = unquote(match["key"], errors="strict")
+            found = dict(parse_qsl(match["query"] or "", strict_parsing=bool(match["query"]), errors="strict"))
+        except ValueError:
+            raise ValueError("not the URL of an object of S3") from None
+        ref = cls(match["bucket"], key, found.pop("versionId", None), found.pop("etag", None))
+        if found or ref.url != url:
+            raise ValueError("not the URL of an object of S3")
+        return ref
 
 
 class Outcome(enum.StrEnum):

@@ -25,10 +25,10 @@ from sqlalchemy.engine import Connection
 from uploadguard.errors import ConfigError, LedgerError
 from uploadguard.ledger.database import Database
 from uploadguard.models import Verdict
-from uploadguard_s3.model import S3Retry
+from uploadguard_s3.model import ObjectRef, S3Retry
 from uploadguard_s3.options import StateOptions
 
-__all__ = ["Begun", "Known", "Moment", "State", "key_id", "version_id"]
+__all__ = ["Begun", "Known", "Moment", "State", "key_id", "version_id", "version_of"]
 
 T = TypeVar("T")
 
@@ -73,6 +73,13 @@ def key_id(bucket: str, key: str) -> bytes:
 def version_id(bucket: str, key: str, token: str) -> bytes:
     """What the state knows a version by; ``token`` tells it from the others of its key."""
     return hashlib.sha256(f"{bucket}\0{key}\0{token}".encode("utf-8", "surrogatepass")).digest()
+
+
+def version_of(ref: ObjectRef) -> bytes | None:
+    """The same of an object version; None where ``ref`` names none."""
+    if ref.is_fixed:
+        return version_id(ref.bucket, ref.key, f"version {ref.version_id}")
+    return version_id(ref.bucket, ref.key, f"etag {ref.etag}") if ref.etag is not None else None
 
 
 @dataclass(frozen=True, slots=True)

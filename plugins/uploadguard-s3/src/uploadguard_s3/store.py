@@ -6,6 +6,7 @@ at. All else is :class:`~uploadguard_s3.model.S3Retry` or :class:`~uploadguard_s
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,12 +24,11 @@ from botocore.exceptions import (
     ParamValidationError,
 )
 
-from uploadguard_s3.model import ObjectRef, S3Poison, S3Retry
+from uploadguard_s3.model import NO_VERSION, ObjectRef, S3Poison, S3Retry
 
 __all__ = ["Changed", "Copied", "Found", "Gone", "Lock", "Reading", "Store"]
 
 CHUNK_BYTES = 1 << 18
-NO_VERSION = "null"
 _RESUMES = 3
 _MAX_TAGS = 10
 _GONE = frozenset({"404", "NoSuchKey", "NoSuchVersion", "MethodNotAllowed", "405"})  # 405: it is a delete marker
@@ -64,7 +64,7 @@ class Found:
     @property
     def fixed(self) -> bool:
         """Whether its version can never be overwritten. The version ``null`` can."""
-        return self.ref.version_id not in (None, NO_VERSION)
+        return self.ref.is_fixed
 
     def same(self, other: Found | None) -> bool:
         """Whether the other is this version still."""
@@ -123,6 +123,17 @@ class Store:
         """The version that ``ref`` names, if it is of its ETag still. Raises :class:`Gone`, :class:`Changed`."""
         answer = await self.get(ref)
         return Reading(self, _found(ref, answer), answer["Body"])
+
+    async def sha256(self, found: Found) -> bytes:
+        """The digest of its bytes, read anew. Raises :class:`Gone`, :class:`Changed`."""
+        reading = await self.read(found.ref)
+        digest = hashlib.sha256()
+        try:
+            async for chunk in reading.chunks():
+                digest.update(chunk)
+        finally:
+            reading.close()
+        return digest.digest()
 
     async def get(self, ref: ObjectRef, start: int = 0) -> Mapping[str, Any]:
         """The answer with the version's bytes, from ``start`` on."""
