@@ -144,6 +144,13 @@ def test_hits_that_are_in_force_already_hold_nothing_back(hash_set: HashSet) -> 
         update_from_file(hash_set, "a", listing(3, rows[2]), plugins(max_benign_hits=2))
 
 
+def test_an_allow_list_that_becomes_another_is_held_for_what_it_matches(hash_set: HashSet) -> None:
+    import_list(hash_set, "a", listing(9, row("x", HEADERS[0], "sha256")), plugins(), role="allow")
+    with pytest.raises(HeldListError):
+        import_list(hash_set, "a", listing(9, row("x", HEADERS[0], "sha256")), plugins(), replace=True)
+    assert [info.role for info in hash_set.lists()] == ["allow"]
+
+
 def test_growth_and_shrink_are_bounded_for_lists_that_are_not_ones_own(hash_set: HashSet) -> None:
     import_list(hash_set, "small", listing(99), plugins())
     assert import_list(hash_set, "small", listing(2000), plugins(), replace=True).in_force

@@ -124,7 +124,9 @@ class ListSafety:
         brought = self.trial.run(candidate.brought(), corpus)
         if not brought.matched:
             return Judged(brought, 0, None)
-        new = brought.matched - self.trial.run(candidate.current(), corpus).matched
+        new = brought.matched
+        if candidate.before is not None and candidate.before.role == candidate.after.role:
+            new -= self.trial.run(candidate.current(), corpus).matched
         if not new:
             return Judged(brought, 0, None)
         whole = brought if candidate.is_whole else self.trial.run(candidate.result(), corpus)
