@@ -101,6 +101,10 @@ def breaks(query: Query) -> Sequence[Match]:
     raise ZeroDivisionError
 
 
+def exits(query: Query) -> Sequence[Match]:
+    raise SystemExit
+
+
 def never(stop: threading.Event) -> Answer:
     """Answers only when the test ends."""
 

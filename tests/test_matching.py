@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.matchers import Answer, Remote, RemotePlugin, breaks, clean, fails, hit, never
+from tests.matchers import Answer, Remote, RemotePlugin, breaks, clean, exits, fails, hit, never
 from tests.test_guard import KINDS, big_jpeg
 from uploadguard import Context, Decision, FailureCode, Guard, Match, Verdict
 from uploadguard.errors import ConfigError
@@ -75,7 +75,9 @@ def test_rules_go_by_the_name_of_the_matcher(open_guard: Any) -> None:
     assert (decision.verdict, decision.report_due) == (Verdict.QUEUE, False)
 
 
-@pytest.mark.parametrize("answer", [fails, breaks, lambda query: [hit("hotline")], lambda query: None, lambda query: 1])
+@pytest.mark.parametrize(
+    "answer", [fails, breaks, exits, lambda query: [hit("hotline")], lambda query: None, lambda query: 1]
+)
 @pytest.mark.parametrize(
     ("on_failure", "expected"), [(None, Verdict.QUEUE), (Verdict.BLOCK, Verdict.BLOCK), (Verdict.NOT_SCANNED,) * 2]
 )

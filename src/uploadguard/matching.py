@@ -208,7 +208,12 @@ def ask(matcher: Matcher, query: Query, until: float) -> tuple[Match, ...]:
     """Ask one matcher. Raises what it raises, :class:`MatcherError` for an answer that is none."""
     if time.monotonic() >= until:
         raise MatcherError("too many checks were waiting for it")
-    return _checked(matcher, matcher.match(query, until))
+    try:
+        return _checked(matcher, matcher.match(query, until))
+    except Exception:
+        raise
+    except BaseException as error:  # it must end neither the check nor the thread that asks for late answers
+        raise MatcherError(f"it raised {type(error).__name__}") from error
 
 
 def _checked(matcher: Matcher, answer: Sequence[Match]) -> tuple[Match, ...]:

@@ -59,7 +59,7 @@ class RecordedDecisions:
         )
         with self._open().reading() as connection:
             rows = connection.execute(query).all()
-        return max(map(_found, rows), key=lambda one: (one.decision.verdict, one.decision.revises or ""), default=None)
+        return max(map(_found, rows), key=_weight, default=None)
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -75,6 +75,12 @@ class RecordedDecisions:
             if self._database is None:
                 self._database = open_database(self._settings, timeout_s=_TIMEOUT_S)
             return self._database
+
+
+def _weight(found: Found) -> tuple[Any, ...]:
+    """Of two that revise the same one, the later holds what the earlier found, and more."""
+    decision = found.decision
+    return decision.verdict, decision.revises is not None, len(decision.matches), len(decision.failures)
 
 
 def _found(row: Any) -> Found:
