@@ -223,6 +223,23 @@ def test_what_two_services_find_later_adds_up(place: Path) -> None:
     assert [match.list_name for match in both.matches] == ["first", "second"]
 
 
+def test_two_that_ask_at_once_ask_each_question_once(place: Path) -> None:
+    told = Told()
+
+    def service(name: str) -> Remote:
+        return Remote(lambda query: [hit(name, exact=False)], name=name, prefetch=True)
+
+    def another() -> Guard:
+        plugins = {"both": RemotePlugin(service("first"), service("second")), "told": told}
+        return Guard.open(place, plugins=plugins, safety={"breaker_percent": 0})
+
+    with another() as one, another() as two:
+        references = {guard.check(b"%d" % number).reference for number in range(6) for guard in (one, two)}
+        until(lambda: waiting(place) == 0)
+    assert {revised.revises for revised, _ in told.revised} == references
+    assert sorted(len(revised.matches) for revised, _ in told.revised) == [1] * 12 + [2] * 12
+
+
 def test_after_a_block_nothing_milder_is_told_and_no_second_report_is_due(place: Path) -> None:
     told = Told()
     first = Remote(lambda query: [hit("first")], name="first", prefetch=True)

@@ -45,6 +45,8 @@ _IDLE_S: Final = 0.5
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
 _LEASE_MARGIN_S: Final = 30.0
+_SLACK_S: Final = 60.0
+"""By how much another process's times may lie ahead of ours before they count as those of a clock set back since."""
 _BEHIND_S: Final = 60.0
 _GRACE_S: Final = 5.0
 """How long a service that does not keep to its deadline is waited for beyond it."""
@@ -188,12 +190,16 @@ class LateChecks:
 
     def _claim(self) -> list[_Row]:
         """Rows that are due, as many as may be asked at once; nobody else takes them while they can be under way."""
-        now = time.time()
         matchers = self._matching.matchers
-        longest_s = max((matcher.deadline_s for matcher in matchers.values()), default=0.0) + _LEASE_MARGIN_S
-        bounds = {"now": now, "longest_wait": now + _LONGEST_WAIT_S, "longest_lease": now + longest_s}
+        lease_s = max((matcher.deadline_s for matcher in matchers.values()), default=0.0) + _LEASE_MARGIN_S
         rows: list[_Row] = []
         with self._using() as connection:
+            now = time.time()  # not before: another process may have had the file for a while
+            bounds = {
+                "now": now,
+                "longest_wait": now + _LONGEST_WAIT_S + _SLACK_S,
+                "longest_lease": now + lease_s + _SLACK_S,
+            }
             for name, matcher in matchers.items():
                 wanted = {**bounds, "matcher": name, "most": matcher.max_calls}
                 found = [_Row(*row) for row in connection.execute(_DUE, wanted)]
