@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import Deployment, run
 from uploadguard import Guard, Verdict
+from uploadguard.cli.exits import Exit
 from uploadguard.testing.picture import picture_bytes
 from uploadguard.tripped import FILE_NAME, Trip, TrippedFile
 
@@ -25,7 +26,7 @@ def tripped(deployment: Deployment) -> TrippedFile:
 
 def test_status_shows_them(tripped: TrippedFile) -> None:
     result = run("lists", "status")
-    assert result.exit_code == 0
+    assert result.exit_code == Exit.ALARM
     assert "test       2026-05-04 08:15 UTC  104 files, 1.0 %     10,000" in result.stdout
     assert "uploadguard lists reset NAME" in result.stdout
     records = {one["name"]: one for one in map(json.loads, run("lists", "status", "--json").stdout.splitlines())}
@@ -34,7 +35,9 @@ def test_status_shows_them(tripped: TrippedFile) -> None:
 
 
 def test_status_says_nothing_where_none_is(deployment: Deployment) -> None:
-    assert "ripped" not in run("lists", "status").stdout
+    result = run("lists", "status")
+    assert result.exit_code == 0
+    assert "ripped" not in result.stdout
     assert json.loads(run("lists", "status", "--json").stdout)["tripped"] is None
 
 

@@ -94,19 +94,24 @@ def test_staging_on_demand_and_discarding(hotline: Deployment) -> None:
     taken = run("lists", "update", "hotline", "good.csv")
     assert taken.exit_code == Exit.ERROR
     assert "activate or discard it first" in taken.stderr
+    assert run("lists", "status", "--json").exit_code == Exit.ALARM
     names = [json.loads(line)["list"] for line in run("lists", "try", "--json").stdout.splitlines()]
     assert names == ["hotline", "fresh"]
     assert "Discarded" in run("lists", "discard", "hotline").stdout
     assert run("lists", "discard", "hotline").exit_code == Exit.ERROR
+    assert run("lists", "status").exit_code == Exit.ALARM
     fresh = run("lists", "activate", "fresh")
     assert fresh.exit_code == 0
     assert "'fresh' is in force as it was staged" in fresh.stdout
     assert entries("fresh") == 120
+    assert run("lists", "status").exit_code == 0
 
 
 def test_status_of_what_is_staged_alone(empty: Deployment) -> None:
     assert run("lists", "add", "test", "test.csv", "--stage").exit_code == 0
-    assert "test" in run("lists", "status").stdout
+    shown = run("lists", "status")
+    assert shown.exit_code == Exit.ALARM
+    assert "test" in shown.stdout
     record = json.loads(run("lists", "status", "--json").stdout)
     assert (record["name"], record["entries"], record["staged"]["change"]) == ("test", 0, "new")
 

@@ -225,7 +225,11 @@ def _print_import(shown: str, done: ListImport, elapsed_s: float, what: str) -> 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each list.")
 @click.pass_obj
 def status(state: State, as_json: bool) -> Exit:
-    """Show the lists of the hash set, and what is staged."""
+    """Show the lists of the hash set, and what is staged.
+
+    Ends with 4 where a list is tripped or a staged change waits, and with 1 where the hash set or the file of tripped
+    lists is damaged.
+    """
     from uploadguard.errors import HashSetError
     from uploadguard.opening import open_hashset
 
@@ -244,6 +248,8 @@ def status(state: State, as_json: bool) -> Exit:
     if trips is None:
         code = Exit.ERROR
     staged = {item.list_name: item for item in hashset.staging.changes()}
+    if code is Exit.OK and (trips or staged):
+        code = Exit.ALARM
     if as_json:
         for info in infos:
             marks = {"tripped": trip_record(trips, info.name), "staged": staged_record(staged.pop(info.name, None))}
