@@ -158,6 +158,25 @@ def test_trying_on_pictures_of_ones_own(hotline: Deployment) -> None:
     assert record["within_bounds"] is True
 
 
+def test_an_entry_has_one_row_for_each_picture_with_all_that_hits(deployment: Deployment) -> None:
+    values = {one.signal_type: one.value.hex() for one in HEADER.hashes}
+    near = f"{values['pdq'][:-1]}{int(values['pdq'][-1], 16) ^ 1:x}"
+    deployment.write("bad.csv", f"id,md5,sha1,pdq\nA-1,{values['md5']},{values['sha1']},{near}\n".encode())
+    assert run("lists", "add", "bad", "bad.csv", "--stage").exit_code == 0
+    run("lists", "add", "again", "bad.csv", "--stage")
+    shown = run("lists", "try", "bad").stdout
+    (row,) = [line for line in shown.splitlines() if line.startswith("A-1")]
+    assert sorted(row.split("benign")[0].split(None, 1)[1].strip().split(", ")) == ["md5", "pdq (1 bits)", "sha1"]
+    assert row.endswith(HEADER.label)
+    assert not shown.endswith("\n\n")
+    both = run("lists", "try").stdout
+    assert both.count("\n\nList ") == 1
+    assert not both.endswith("\n\n")
+    (trial,) = json.loads(run("lists", "try", "bad", "--json").stdout)["trials"]
+    assert [hit["signal_type"] for hit in trial["hits"]].count("md5") == 1
+    assert len(trial["hits"]) >= 3
+
+
 def test_a_sample_bounds_lists_once_it_is_configured(hotline: Deployment) -> None:
     made = run("lists", "sample", "listed.jpg", photo("coffee.png"), "--output", "own.jsonl", "--json")
     assert made.exit_code == 0

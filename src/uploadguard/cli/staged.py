@@ -71,8 +71,12 @@ def try_lists(state: State, name: str | None, active: bool, places: tuple[Path, 
     if not candidates:
         candidates = [hashset.staging.in_force(one) for one in _names(hashset, name)]
     with _Given(settings, places) as given:
-        codes = {_try_one(safety, candidate, given, is_staged=bool(names), as_json=as_json) for candidate in candidates}
-    return max(codes, default=Exit.OK)
+        worst = Exit.OK
+        for number, candidate in enumerate(candidates):
+            if number and not as_json:
+                echo()
+            worst = max(worst, _try_one(safety, candidate, given, is_staged=bool(names), as_json=as_json))
+    return worst
 
 
 def _names(hashset: HashSet, name: str | None) -> list[str]:
@@ -112,7 +116,6 @@ def _try_one(safety: ListSafety, candidate: Candidate, given: _Given, *, is_stag
     else:
         title = f"{candidate.after.name} ({'staged' if is_staged else 'in force'})"
         _print_judgement(title, judgement, more)
-        echo()
     return Exit.OK if judgement.within_bounds else Exit.ALARM
 
 
@@ -292,7 +295,7 @@ def _print_judgement(title: str, judgement: Judgement, more: Iterable[CorpusTria
     rows = [("entries", f"{judgement.entries_after:,}")]
     if judgement.entries_before is not None:
         rows.insert(0, ("entries before", f"{judgement.entries_before:,}"))
-    hits: list[tuple[str, TrialHit]] = []
+    shown: list[tuple[str, list[TrialHit]]] = []
     left_out = 0
     for trial, text in [
         *((judged.brought, _anew(judged)) for judged in judgement.corpora),
@@ -300,32 +303,47 @@ def _print_judgement(title: str, judgement: Judgement, more: Iterable[CorpusTria
     ]:
         share = f" ({trial.percent:.2g} %)" if trial.matched else ""
         rows.append((trial.corpus, f"{len(trial.matched):,} of {trial.items:,} pictures match{share}{text}"))
-        hits += [(trial.corpus, hit) for hit in trial.hits[:_HITS_SHOWN]]
-        left_out += trial.hits_total - len(trial.hits[:_HITS_SHOWN])
+        pairs = _pairs(trial.hits)[:_HITS_SHOWN]
+        shown += [(trial.corpus, hits) for hits in pairs]
+        left_out += trial.hits_total - sum(len(hits) for hits in pairs)
     rows.append(("bounds", "within" if judgement.within_bounds else "beyond"))
     print_table(new_table("List", title, fold=[title]), rows)
-    if not hits:
+    if not shown:
         return
     echo()
-    table = new_table(
-        "Entry", "Category", "Signal type", "Bits", "Corpus", "Picture", right=["Bits"], fold=["Entry", "Picture"]
-    )
+    table = new_table("Entry", "Category", "Signal types", "Corpus", "Picture", fold=["Entry", "Picture"])
     print_table(
         table,
         [
             (
-                hit.match.entry_id,
-                hit.match.category or "",
-                hit.match.signal_type,
-                str(hit.match.distance_bits),
+                hits[0].match.entry_id,
+                hits[0].match.category or "",
+                _signal_types(hits),
                 corpus,
-                hit.label or f"line {hit.line}",
+                hits[0].label or f"line {hits[0].line}",
             )
-            for corpus, hit in hits
+            for corpus, hits in shown
         ],
     )
     if left_out:
-        echo(f"... and {left_out:,} more; --json shows up to 200 of each")
+        echo(f"... and {left_out:,} more hits; --json shows up to 200 of each")
+
+
+def _pairs(hits: Iterable[TrialHit]) -> list[list[TrialHit]]:
+    """The hits by entry and picture, in order: an entry with several hashes hits a picture with each of them."""
+    pairs: dict[tuple[str, int], list[TrialHit]] = {}
+    for hit in hits:
+        pairs.setdefault((hit.match.entry_id, hit.line), []).append(hit)
+    return list(pairs.values())
+
+
+def _signal_types(hits: Iterable[TrialHit]) -> str:
+    """By what one entry hits one picture, with the bits they are apart where they are not the same."""
+    bits: dict[str, int] = {}
+    for hit in hits:
+        match = hit.match
+        bits[match.signal_type] = min(match.distance_bits, bits.get(match.signal_type, match.distance_bits))
+    return ", ".join(f"{name} ({least} bits)" if least else name for name, least in bits.items())
 
 
 def print_staged(changes: Collection[StagedChange]) -> None:
