@@ -24,7 +24,7 @@ from uploadguard_s3.leases import LATER_S, reserved
 from uploadguard_s3.metrics import ObjectMetrics
 from uploadguard_s3.model import Checked, ObjectRef, Outcome, S3Error, S3Poison, S3Retry
 from uploadguard_s3.options import RouteOptions, S3Options
-from uploadguard_s3.state import Begun, Known, Moment, State, key_id, version_of
+from uploadguard_s3.state import Begun, Known, Moment, State, content_id, key_id, version_of
 from uploadguard_s3.store import Changed, Found, Gone, Reading, Store
 
 __all__ = ["ContextOf", "ObjectChecker"]
@@ -214,9 +214,13 @@ class ObjectChecker:
             raise S3Retry("the Guard has too much to do", after_s=LATER_S)
         if decision.pending and decision.verdict < Verdict.QUEUE:
             raise S3Retry("a match service has yet to answer", after_s=LATER_S)
+        version = self._version(found.ref)
+        digests = {one.signal_type: one.value for one in decision.hashes if one.signal_type == "sha256"}
         known = Known(decision.verdict, decision.reference, decision.generation, found.modified.timestamp(), done=False)
-        await self.state.decide(begun, self._version(found.ref), known)
-        return await self._carry_out(route, found, known, begun, decision)
+        if "sha256" in digests:
+            known = replace(known, content=content_id(version, digests["sha256"]))
+        await self.state.decide(begun, version, known)
+        return await self._carry_out(route, found, known, begun, digests, decision)
 
     async def _decide(self, reading: Reading, context: Context) -> Decision:
         size = reading.found.size_bytes
@@ -236,9 +240,9 @@ class ObjectChecker:
         """Go on after a crash: the verdict is kept already."""
         found = await self.store.head(ref)
         if found is not None and self._version(found.ref) == self._version(ref):
-            if found.fixed or found.modified.timestamp() == known.modified:
-                return await self._carry_out(route, found, known, begun, None)
-            return await self._fresh(route, ref, begun, context)  # the same bytes, uploaded again
+            if (digests := await self._same_bytes(found, known)) is not None:
+                return await self._carry_out(route, found, known, begun, digests)
+            return await self._fresh(route, ref, begun, context)  # of the same ETag, uploaded again
         # It was the last effect to take it away, or it was overwritten and nothing is left to be done with it.
         done = replace(known, done=True)
         moment = Moment(self._version(ref), ref.sequencer, known.modified)
@@ -246,15 +250,31 @@ class ObjectChecker:
         return Checked(ref, OUTCOMES[known.verdict], None, (), known.verdict, known.reference)
 
     async def _carry_out(
-        self, route: RouteOptions, found: Found, known: Known, begun: Begun, decision: Decision | None
+        self,
+        route: RouteOptions,
+        found: Found,
+        known: Known,
+        begun: Begun,
+        digests: Mapping[str, bytes],
+        decision: Decision | None = None,
     ) -> Checked:
         moment = Moment(self._version(found.ref), found.ref.sequencer, found.modified.timestamp())
-        digests = {} if decision is None else {one.signal_type: one.value for one in decision.hashes}
         order = Order(route, found, known, moment, begun.newest, digests)
         effects, published = await self._effects.carry_out(order)
         done = replace(known, done=True, effects=effects, published=published is not None)
         await self.state.finish(begun, moment.version, done, moment)
         return Checked(found.ref, OUTCOMES[known.verdict], decision, effects, known.verdict, known.reference, published)
+
+    async def _same_bytes(self, found: Found, known: Known) -> Mapping[str, bytes] | None:
+        """The digest of what is there, where it must be compared; None where it is not what was checked."""
+        if found.fixed:
+            return {}
+        if found.modified.timestamp() != known.modified:
+            return None
+        if known.content is None:  # it was too large to be read
+            return {}
+        sha256 = await self.store.sha256(found.ref)
+        return {"sha256": sha256} if content_id(self._version(found.ref), sha256) == known.content else None
 
     async def _stands(self, ref: ObjectRef, known: Known) -> bool:
         """Whether what was done with a version is still all there is to be done: it was not uploaded anew."""
@@ -263,7 +283,9 @@ class ObjectChecker:
         current = await self.store.current(ref)
         if current is None or current.ref.etag != ref.etag:
             return True
-        return "deleted" not in known.effects and current.modified.timestamp() == known.modified
+        if "deleted" in known.effects or current.modified.timestamp() != known.modified:
+            return False
+        return "tagged" not in known.effects or await self._effects.is_tagged(known, current)
 
     async def _duplicate(self, ref: ObjectRef, known: Known, begun: Begun) -> Checked:
         await self.state.release(begun, Moment(self._version(ref), ref.sequencer, known.modified))

@@ -123,6 +123,10 @@ class Effects:
             return None
         return there.ref
 
+    async def is_tagged(self, known: Known, found: Found) -> bool:
+        """Whether it has the tags of this decision. What overwrites an object has not."""
+        return (await self._store.tags(found)).get(REFERENCE_TAG) == known.reference
+
     async def _tag(self, order: Order) -> list[str]:
         found = order.found
         there = await self._store.tags(found)
@@ -200,8 +204,9 @@ class Effects:
         digests = order.digests
         if copied.sha256 is not None and "-" not in copied.sha256 and "sha256" in digests:
             return copied.sha256 == base64.b64encode(digests["sha256"]).decode()
-        md5 = digests["md5"].hex() if "md5" in digests else None
-        if copied.etag is not None and copied.etag in (order.origin.ref.etag, md5):
+        if "sha256" in digests:  # an ETag is no proof: two files can have one MD5
+            return await self._store.sha256_of(copied) == digests["sha256"]
+        if copied.etag is not None and copied.etag == order.origin.ref.etag:
             return True
         # Encrypted or joined from parts, a copy has an ETag of its own.
         return order.origin.same(await self._store.current(order.origin.ref))

@@ -165,7 +165,12 @@ class RouteOptions(Section):
         return bucket == self.bucket and key.startswith(self.prefix)
 
     def takes(self, key: str) -> bool:
-        """Whether a key's end is one of those to be checked."""
+        """Whether a key is one of those to be checked: by its end, and if it names one object in every service.
+
+        Some services take keys for paths, so that ``..`` leads out of the prefix.
+        """
+        if key.endswith("/") or not {".", ".."}.isdisjoint(key.split("/")):
+            return False
         name = key.lower()
         return not name.endswith(self.skip_suffixes) and (not self.only_suffixes or name.endswith(self.only_suffixes))
 

@@ -105,7 +105,7 @@ class Reviews:
         if wanted is None:
             return True
         try:
-            return await self._store.sha256(found) == wanted
+            return await self._store.sha256(found.ref) == wanted
         except (Changed, Gone):
             return False
 
@@ -178,4 +178,4 @@ class Reviews:
 
 
 def _digests(decision: Decision) -> Mapping[str, bytes]:
-    return {one.signal_type: one.value for one in decision.hashes if one.signal_type in ("md5", "sha256")}
+    return {one.signal_type: one.value for one in decision.hashes if one.signal_type == "sha256"}

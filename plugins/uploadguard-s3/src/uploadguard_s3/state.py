@@ -28,7 +28,7 @@ from uploadguard.models import Verdict
 from uploadguard_s3.model import ObjectRef, S3Retry
 from uploadguard_s3.options import StateOptions
 
-__all__ = ["Begun", "Known", "Moment", "State", "key_id", "version_id", "version_of"]
+__all__ = ["Begun", "Known", "Moment", "State", "content_id", "key_id", "version_id", "version_of"]
 
 T = TypeVar("T")
 
@@ -61,6 +61,7 @@ _versions = sa.Table(
     sa.Column("done", sa.Boolean, nullable=False),
     sa.Column("effects", sa.Text, nullable=False),
     sa.Column("published", sa.Boolean, nullable=False),
+    sa.Column("content", sa.LargeBinary(32)),
     sa.Column("touched", sa.Double, nullable=False, index=True),
 )
 
@@ -82,6 +83,11 @@ def version_of(ref: ObjectRef) -> bytes | None:
     return version_id(ref.bucket, ref.key, f"etag {ref.etag}") if ref.etag is not None else None
 
 
+def content_id(version: bytes, sha256: bytes) -> bytes:
+    """What the state knows a version's bytes by: their digest, which looked up alone tells nothing."""
+    return hashlib.sha256(version + sha256).digest()
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """When a version came to be: its ``sequencer``, where an event told one, and ``modified``, in seconds."""
@@ -101,7 +107,10 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a version that was checked. ``published`` is whether there was made a public copy of it."""
+    """What is known of a version that was checked. ``published`` is whether there was made a public copy of it.
+
+    ``content`` is the :func:`content_id` of the bytes that were checked, if they were read.
+    """
 
     verdict: Verdict
     reference: str
@@ -110,6 +119,7 @@ class Known:
     done: bool
     effects: tuple[str, ...] = ()
     published: bool = False
+    content: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +252,7 @@ class State:
             "done": known.done,
             "effects": " ".join(known.effects),
             "published": known.published,
+            "content": known.content,
             "touched": self._now(connection),
         }
         insert = _insert(connection, _versions).values(row)
@@ -288,6 +299,7 @@ def _known(connection: Connection, versions: Iterable[bytes]) -> dict[bytes, Kno
             done=row.done,
             effects=tuple(row.effects.split()),
             published=row.published,
+            content=bytes(row.content) if row.content is not None else None,
         )
         for row in found
     }

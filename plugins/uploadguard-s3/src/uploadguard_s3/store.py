@@ -124,9 +124,16 @@ class Store:
         answer = await self.get(ref)
         return Reading(self, _found(ref, answer), answer["Body"])
 
-    async def sha256(self, found: Found) -> bytes:
-        """The digest of its bytes, read anew. Raises :class:`Gone`, :class:`Changed`."""
-        reading = await self.read(found.ref)
+    async def sha256_of(self, copied: Copied) -> bytes | None:
+        """The digest of a copy's bytes; None where it is not there any more."""
+        try:
+            return await self.sha256(ObjectRef(copied.bucket, copied.key, copied.version_id, copied.etag))
+        except (Changed, Gone):
+            return None
+
+    async def sha256(self, ref: ObjectRef) -> bytes:
+        """The digest of an object's bytes, read anew. Raises :class:`Gone`, :class:`Changed`."""
+        reading = await self.read(ref)
         digest = hashlib.sha256()
         try:
             async for chunk in reading.chunks():
@@ -301,7 +308,7 @@ def _place(ref: ObjectRef) -> dict[str, str]:
 
 
 def _found(ref: ObjectRef, answer: Mapping[str, Any]) -> Found:
-    version_id = answer.get("VersionId") or ref.version_id
+    version_id = answer.get("VersionId")  # not the one that was asked for: a bucket without versions heeds none
     return Found(
         ref=ObjectRef(ref.bucket, ref.key, version_id, _etag(answer), ref.sequencer, answer["ContentLength"]),
         modified=answer["LastModified"],
