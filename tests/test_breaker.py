@@ -39,7 +39,7 @@ from uploadguard.models import Match
 from uploadguard.policy import LIST_TRIPPED
 from uploadguard.storage.keys import Keys, parse_keys, write_key_file
 from uploadguard.testing.picture import picture_bytes
-from uploadguard.tripped import FILE_NAME, Trip, TrippedFile
+from uploadguard.tripped import FILE_NAME, Trip, Tripped, TrippedFile
 
 LIST = "national"
 SAFETY = {"breaker_percent": 10.0, "breaker_min_uploads": 5, "breaker_window_checks": 100}
@@ -316,6 +316,24 @@ def test_two_that_find_it_at_once_raise_one_alarm(open_guard: Callable[..., Guar
     for thread in threads:
         thread.join()
     assert len(alarms.trips) == 1
+
+
+def test_one_that_trips_while_another_thread_reads_the_file_stays_tripped(
+    open_guard: Callable[..., Guard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaker = open_guard()._breaker
+    read = TrippedFile.read
+
+    def slowly(file: TrippedFile) -> Tripped:
+        found = read(file)
+        monkeypatch.undo()
+        breaker._save(TRIPPED)
+        return found
+
+    breaker._file.add(TRIPPED.model_copy(update={"list_name": "other"}))
+    monkeypatch.setattr(TrippedFile, "read", slowly)
+    breaker.refresh()
+    assert LIST in breaker.tripped()
 
 
 def test_a_reset_puts_it_in_force_again_and_counts_from_nothing(

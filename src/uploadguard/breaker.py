@@ -127,6 +127,7 @@ class Breaker:
         self._tripped: Container[str] = frozenset()
         self._error: str | None = None
         self._look_at = self._retry_at = 0.0
+        self._saves = 0
         self.refresh()
 
     @property
@@ -186,6 +187,7 @@ class Breaker:
         if self._unsaved and time.monotonic() >= self._retry_at:
             for trip in tuple(self._unsaved.values()):
                 self._save(trip)
+        saves = self._saves
         try:
             if self._error is None and self._file.stamp() == self._stored.stamp:
                 return
@@ -194,6 +196,9 @@ class Breaker:
             self._fail(str(error))
             return
         with self._lock:
+            if saves != self._saves:  # what was read may be from before another thread wrote
+                self._look_at = 0.0
+                return
             changed = self._stored.trips.keys() ^ stored.trips.keys()
             came = stored.trips.keys() - self._stored.trips.keys() - self._unsaved.keys()
             self._stored, self._error = stored, None
@@ -227,6 +232,7 @@ class Breaker:
             log.error("a hash list is tripped, but only this process knows: %s", error)
             return True
         with self._lock:  # from now on the file says whether it is, so that it can be reset
+            self._saves += 1
             self._unsaved.pop(trip.list_name, None)
             self._stored = self._stored._replace(trips={**self._stored.trips, trip.list_name: trip})
             self._settle()
