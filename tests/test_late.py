@@ -22,6 +22,7 @@ from uploadguard import Context, Decision, FailureCode, Guard, Verdict, hookimpl
 from uploadguard.config import Settings
 from uploadguard.errors import ConfigError, NotRecordedError
 from uploadguard.hashset import HashSet
+from uploadguard.late import answers_waiting
 from uploadguard.ledger.database import open_database
 from uploadguard.ledger.ledger import Ledger
 from uploadguard.matchers import Query
@@ -72,6 +73,21 @@ def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
 def waiting(place: Path) -> int:
     with sqlite3.connect(place.parent / "ledger" / "late.db") as connection:
         return int(connection.execute("select count(*) from late").fetchone()[0])
+
+
+def test_what_waits_is_counted_beside_a_writer(place: Path) -> None:
+    stop = threading.Event()
+    with opened(place, Remote(never(stop), prefetch=True, deadline_s=30)) as guard:
+        guard.check(clean())
+        with sqlite3.connect(place.parent / "ledger" / "late.db", isolation_level=None) as writer:
+            writer.execute("begin immediate")
+            assert answers_waiting(place.parent / "ledger" / "late.db") == {"remote": 1}
+            writer.execute("rollback")
+        writer.close()
+        stop.set()
+    with pytest.raises(NotRecordedError, match="cannot be read"):
+        answers_waiting(place.parent / "gone.db")
+    assert not (place.parent / "gone.db").exists()
 
 
 def test_the_upload_is_answered_at_once_and_the_answer_revises_it(place: Path) -> None:

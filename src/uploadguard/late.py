@@ -20,7 +20,7 @@ import weakref
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ from uploadguard.matchers import Query
 from uploadguard.matching import Matching, failure_of
 from uploadguard.models import Context, Decision, Failure, Match, Verdict
 
-__all__ = ["LateChecks", "Revise", "revised_reference"]
+__all__ = ["LateChecks", "Revise", "answers_waiting", "revised_reference"]
 
 Revise = Callable[[Recorded, Sequence[Match], Sequence[Failure], str], Decision | None]
 """Gets an earlier decision with its context, a late answer (matches or a failure), and the new decision's reference.
@@ -129,10 +129,9 @@ class LateChecks:
             )
         self._wake.set()
 
-    def waiting(self) -> int:
-        """How many answers are still to come. Raises :class:`NotRecordedError`."""
-        with self._using() as connection:
-            return int(connection.execute("select count(*) from late").fetchone()[0])
+    def waiting(self) -> dict[str, int]:
+        """As :func:`answers_waiting`."""
+        return answers_waiting(self._path)
 
     def start(self) -> None:
         """Go on asking, on a thread, unless one does."""
@@ -303,6 +302,18 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("pragma synchronous = full")
     connection.execute("pragma secure_delete = on")  # hashes and uploaders of ordinary uploads stand in it
     return connection
+
+
+def answers_waiting(path: Path) -> dict[str, int]:
+    """By match service, how many answers are still to come: read beside whoever writes, and in nobody's way.
+
+    Raises :class:`NotRecordedError`.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as connection:
+            return dict(connection.execute("select matcher, count(*) from late group by matcher").fetchall())
+    except sqlite3.Error as error:
+        raise NotRecordedError(f"what is still to be asked cannot be read from {path}: {error}") from error
 
 
 def revised_reference(earlier: str, matcher: str) -> str:
