@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from uploadguard.alarms import Alarm
 from uploadguard.breaker import Breaker
 from uploadguard.check import CheckOrder, CheckRunner, Timings
 from uploadguard.config import Settings
-from uploadguard.errors import NotReadyError, PluginError, UploadguardError
+from uploadguard.errors import NotReadyError, NotRecordedError, PluginError, UploadguardError
 from uploadguard.freshness import Freshness
 from uploadguard.guard_status import GuardStatus
 from uploadguard.hashing import inspection_job, open_sandbox
@@ -29,7 +30,7 @@ from uploadguard.keeping import open_keeper, open_late
 from uploadguard.logs import log
 from uploadguard.matching import Matching
 from uploadguard.models import Context, Decision, Failure, Hash, Match, Verdict
-from uploadguard.opening import hashset_keys, open_hashset
+from uploadguard.opening import empty_text, hashset_keys, open_hashset
 from uploadguard.plugins import Plugins
 from uploadguard.policy import SignalDefaults
 from uploadguard.provenance import provenance
@@ -261,6 +262,10 @@ class Guard:
         ledger = self._keeper.status() if self._keeper is not None else None
         deny_lists = [info.name for info in served.generation.lists if info.role == "deny"]
         tripped = self._breaker.among((*deny_lists, *self._plugins.matchers))
+        late = None
+        if self._late is not None:
+            with suppress(NotRecordedError):
+                late = self._late.waiting()
         with self._counting:
             return GuardStatus(
                 ready=self.ready,
@@ -278,6 +283,7 @@ class Guard:
                 ledger=ledger,
                 tripped=tripped,
                 breaker_error=self._breaker.error,
+                late=late,
             )
 
     def prewarm(self) -> SandboxStatus:
@@ -383,10 +389,7 @@ class Guard:
         self._raise_closed()
         served = self._serving.current()
         if not self._can_answer(served):
-            raise NotReadyError(
-                "the hash set is empty of hashes that checks use, so nothing could ever match: import a list with "
-                "'uploadguard lists add', enable its signal types, or set hashset.allow_empty"
-            )
+            raise NotReadyError(empty_text(self._settings))
         if self._keeper is not None:
             self._keeper.require()
         if self._late is not None:

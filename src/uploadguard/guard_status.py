@@ -25,7 +25,9 @@ class GuardStatus:
     ago than ``hashset.stale_after_h``; ``oldest_at`` is when the list was that waits longest. ``sandbox`` is how
     uploads are isolated, and how the workers are doing. ``ledger`` is how decisions are kept; None: they are not.
     ``tripped`` has the lists and match services whose matches are only queued, since they matched too much; where it is
-    not known which do, ``breaker_error`` says why, and all are.
+    not known which do, ``breaker_error`` says why, and all are. ``late`` has how many answers are still to come from
+    match services that answer later, by their names, without those that owe none; None: none is to answer later, or it
+    cannot be read.
     """
 
     ready: bool
@@ -43,3 +45,4 @@ class GuardStatus:
     ledger: RecorderStatus | None
     tripped: tuple[str, ...] = field(default=(), repr=False)
     breaker_error: str | None = None
+    late: Mapping[str, int] | None = field(default=None, repr=False)

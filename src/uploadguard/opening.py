@@ -11,7 +11,7 @@ from uploadguard.storage.keys import Keys
 if TYPE_CHECKING:
     from uploadguard.config import Settings
 
-__all__ = ["create_hashset", "hashset_keys", "open_hashset"]
+__all__ = ["create_hashset", "empty_text", "hashset_keys", "open_hashset"]
 
 
 def open_hashset(settings: Settings) -> HashSet:
@@ -25,6 +25,15 @@ def create_hashset(settings: Settings) -> HashSet:
     """Create it, empty. Raises :class:`~uploadguard.errors.HashSetError`, :class:`~uploadguard.errors.ConfigError`."""
     return HashSet.create(
         settings.hashset.path, keep_previous=settings.hashset.keep_previous, keys=hashset_keys(settings)
+    )
+
+
+def empty_text(settings: Settings) -> str:
+    """What is wrong with a hash set that nothing can be checked against, and what to do."""
+    alone = "the test list alone does not count as protection: " if settings.hashset.test_list else ""
+    return (
+        f"the hash set is empty of hashes that checks use, so nothing could ever match: {alone}import a list with "
+        "`uploadguard lists add NAME FILE`, enable its signal types, or set hashset.allow_empty"
     )
 
 

@@ -104,12 +104,29 @@ def test_a_tenants_rules(deployment: Deployment) -> None:
     assert "no tenant 'forun'" in unknown.stderr
 
 
+EMPTY = (
+    "error: the hash set is empty of hashes that checks use, so nothing could ever match: import a list with "
+    "`uploadguard lists add NAME FILE`, enable its signal types, or set hashset.allow_empty\n"
+)
+
+
 def test_an_empty_hash_set_is_an_error_not_an_allow(empty: Deployment) -> None:
     result = run("check", "other.jpg")
     assert result.exit_code == Exit.ERROR
-    assert result.stderr.count("the hash set is empty") == 1
-    assert result.stderr.count("\n") == 1
+    assert result.stderr == EMPTY
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", [("check", "other.jpg"), ("status",), ("config", "check")])
+def test_the_test_list_alone_is_no_protection_and_is_said_so_everywhere(
+    empty: Deployment, command: tuple[str, ...]
+) -> None:
+    Path("uploadguard.toml").write_text("[hashset]\ntest_list = true\n")
+    result = run(*command)
+    assert result.exit_code == Exit.ERROR
+    said = EMPTY.replace(": import", ": the test list alone does not count as protection: import")
+    assert result.stderr.endswith(said)
+    assert result.stderr.count("is empty") == 1
 
 
 def test_rows_come_one_by_one_and_errors_only_as_errors(deployment: Deployment) -> None:
@@ -290,7 +307,7 @@ def test_config_check_of_a_deployment_in_order(deployment: Deployment) -> None:
 def test_config_check_of_an_empty_hash_set(empty: Deployment) -> None:
     result = run("config", "check")
     assert result.exit_code == 1
-    assert result.stderr.endswith("error: the hash set is empty: `uploadguard lists add NAME FILE` imports a list\n")
+    assert result.stderr.endswith(EMPTY)
 
 
 def test_config_check_lists_every_problem(deployment: Deployment) -> None:

@@ -83,6 +83,7 @@ def test_the_json_is_as_shown(deployment: Deployment) -> None:
         "lists rollback": run("lists", "rollback", "hotline", "--json", "--yes"),
         "hash": run("hash", "--json", "listed.jpg"),
         "check": run("check", "--json", "mirrored.jpg"),
+        "status": run("status", "--json"),
         "hashset verify": run("hashset", "verify", "--json"),
         "hashset stats": run("hashset", "stats", "--json"),
         "hashset rollback": run("hashset", "rollback", "--json", "--yes"),

@@ -18,7 +18,9 @@ from uploadguard.cli.output import (
     report_error,
     report_warning,
 )
+from uploadguard.cli.services import service_records, service_text
 from uploadguard.cli.state import STALE, State
+from uploadguard.cli.status import why_not_ready
 from uploadguard.testing.testlist import TEST_LIST_NAME
 
 if TYPE_CHECKING:
@@ -102,8 +104,7 @@ def _look(settings: Settings, findings: _Findings) -> None:
     if findings.problems:
         return
     findings.ready, findings.fail_open = status.ready, status.fail_open
-    if not status.ready:
-        findings.problems.append("the hash set is empty: `uploadguard lists add NAME FILE` imports a list")
+    findings.problems += why_not_ready(settings, status)
     if status.stale:
         findings.warnings.append(STALE)
     _look_at_actions(settings, findings)
@@ -126,15 +127,7 @@ def _look_at_plugins(settings: Settings, findings: _Findings) -> None:
             name: tuple(sorted(occasion.value for occasion in action.occasions))
             for name, action in plugins.actions.items()
         }
-        findings.matchers = {
-            name: {
-                "mode": "prefetch" if matcher.prefetch else "inline",
-                "on_failure": matcher.on_failure.label
-                if matcher.on_failure
-                else settings.policy.failures.matcher_failed,
-            }
-            for name, matcher in plugins.matchers.items()
-        }
+        findings.matchers = service_records(settings, plugins)
         findings.signals = tuple(signal.name for signal in plugins.enabled_signals())
     except UploadguardError as error:
         findings.problems += problems_of(error)
@@ -186,7 +179,7 @@ def _rows(settings: Settings, findings: _Findings) -> Iterator[tuple[str, str]]:
         yield "list", "the built-in test list"
     yield "ledger", _ledger(settings)
     for name, matcher in findings.matchers.items():
-        yield "match service", f"{name}: {matcher['mode']}; {matcher['on_failure']} where it does not answer"
+        yield "match service", f"{name}: {service_text(matcher)}"
     for name, occasions in (findings.actions or {}).items():
         yield "action", f"{name}: {', '.join(occasions)}"
     if settings.tenants:

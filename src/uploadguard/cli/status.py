@@ -11,14 +11,18 @@ import click
 
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.output import new_table, print_json, print_table, report_error, report_warning
+from uploadguard.cli.services import service_records, service_text
 from uploadguard.cli.state import STALE, State
 from uploadguard.cli.times import iso_time
 
 if TYPE_CHECKING:
+    from uploadguard.config import Settings
     from uploadguard.guard import GuardStatus
     from uploadguard.media.codecs import Hole
 
-__all__ = ["status"]
+__all__ = ["status", "why_not_ready"]
+
+_SHOWN = "`uploadguard lists status` shows them"
 
 
 @click.command()
@@ -31,16 +35,20 @@ def status(state: State, as_json: bool) -> Exit:
     """
     from uploadguard.guard import Guard
     from uploadguard.media.codecs import codec_versions, refused_codecs
+    from uploadguard.opening import open_hashset
 
-    with Guard(state.load_settings()) as guard:
+    settings = state.load_settings()
+    with Guard(settings) as guard:
         guard.prewarm()
         found = guard.status()
+        services = service_records(settings, guard.plugins)
+    staged = [item.list_name for item in open_hashset(settings).staging.changes()]
     codecs = codec_versions()
     holes = refused_codecs(codecs)
     if as_json:
-        print_json(_record(found, codecs, holes))
+        print_json(_record(found, staged, services, codecs, holes))
     else:
-        print_table(new_table("What", "State", fold=["State"]), _rows(found, codecs))
+        print_table(new_table("What", "State", fold=["State"]), _rows(found, staged, services, codecs))
         for hole in holes:
             report_warning(f"{hole}: upgrade it")
         if found.stale:
@@ -49,18 +57,39 @@ def status(state: State, as_json: bool) -> Exit:
             report_error(found.breaker_error)
         elif found.tripped:
             report_warning("lists that matched too much only queue: `uploadguard lists status` says which and why")
-        if not found.ready:
-            report_error("the hash set is empty: `uploadguard lists add NAME FILE` imports a list")
+        for problem in why_not_ready(settings, found):
+            report_error(problem)
     return Exit.OK if found.ready else Exit.ERROR
 
 
-def _rows(found: GuardStatus, codecs: dict[str, str]) -> Iterator[tuple[str, str]]:
+def why_not_ready(settings: Settings, found: GuardStatus) -> list[str]:
+    """What keeps checks from being answered."""
+    from uploadguard.opening import empty_text
+
+    if found.ready:
+        return []
+    if found.entries or settings.hashset.allow_empty:
+        return ["decisions cannot be kept: `uploadguard ledger status` says why"]
+    return [empty_text(settings)]
+
+
+def _rows(
+    found: GuardStatus, staged: list[str], services: dict[str, dict[str, str]], codecs: dict[str, str]
+) -> Iterator[tuple[str, str]]:
     yield "ready", "yes" if found.ready else "no"
     yield "generation", str(found.generation)
     yield "entries", f"{found.entries:,}"
     yield "last updated", _age(found.updated_at) + (": stale" if found.stale else "")
     yield "oldest list", _age(found.oldest_at)
-    yield "tripped lists", str(len(found.tripped) or "none")
+    if found.breaker_error is not None:
+        yield "tripped lists", "unknown, so all count as tripped"
+    else:
+        yield "tripped lists", f"{len(found.tripped)}: {_SHOWN}" if found.tripped else "none"
+    yield "staged lists", f"{len(staged)}: {_SHOWN}" if staged else "none"
+    for name, service in services.items():
+        yield "match service", f"{name}: {service_text(service)}{_owed(found, name, service)}"
+    if gone := sum(count for name, count in (found.late or {}).items() if name not in services):
+        yield "match service", f"no longer configured: {gone:,} answer(s) still to come, not asked for"
     yield "decisions", _kept(found)
     yield "fail open", ", ".join(found.fail_open) or "nothing"
     yield "isolation", found.sandbox.isolation
@@ -68,6 +97,13 @@ def _rows(found: GuardStatus, codecs: dict[str, str]) -> Iterator[tuple[str, str
         for name, value in found.sandbox.layers.to_dict().items():
             yield f"  {name}", str(value) if type(value) is int and value else "in force" if value else "not to be had"
     yield from codecs.items()
+
+
+def _owed(found: GuardStatus, name: str, service: dict[str, str]) -> str:
+    if service["mode"] != "prefetch":
+        return ""
+    owed = f"{found.late.get(name, 0):,}" if found.late is not None else "an unknown number of"
+    return f"; {owed} answer(s) still to come"
 
 
 def _kept(found: GuardStatus) -> str:
@@ -87,7 +123,13 @@ def _age(updated_at: datetime | None) -> str:
     return f"{updated_at.isoformat()}, {age} ago"
 
 
-def _record(found: GuardStatus, codecs: dict[str, str], holes: list[Hole]) -> dict[str, Any]:
+def _record(
+    found: GuardStatus,
+    staged: list[str],
+    services: dict[str, dict[str, str]],
+    codecs: dict[str, str],
+    holes: list[Hole],
+) -> dict[str, Any]:
     return {
         "ready": found.ready,
         "generation": found.generation,
@@ -97,6 +139,9 @@ def _record(found: GuardStatus, codecs: dict[str, str], holes: list[Hole]) -> di
         "stale": found.stale,
         "tripped": list(found.tripped),
         "breaker_error": found.breaker_error,
+        "staged": staged,
+        "matchers": services,
+        "late": found.late,
         "ledger": asdict(found.ledger) if found.ledger is not None else None,
         "fail_open": list(found.fail_open),
         "isolation": found.sandbox.isolation,

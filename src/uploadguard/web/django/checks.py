@@ -61,7 +61,7 @@ def _check_hashset(settings: Settings) -> Iterator[CheckMessage]:
     if not lists and not settings.hashset.allow_empty:
         yield CheckWarning(
             "The hash set is empty: every upload will be answered 503.",
-            hint="'uploadguard lists add' imports a list.",
+            hint="'uploadguard lists add' imports a list; the test list alone does not count.",
             id="uploadguard.W001",
         )
 
