@@ -158,6 +158,19 @@ def test_a_loopback_address_without_tokens_must_be_asked_for(tmp_path: Path) -> 
         assert server.where.startswith("http://127.0.0.1:")
 
 
+@pytest.mark.parametrize("package", ["uvicorn", "starlette", "python_multipart"])
+def test_a_missing_extra_is_said_before_missing_tokens(tmp_path: Path, package: str) -> None:
+    config = tmp_path / "uploadguard.toml"
+    config.write_text('[hashset]\npath = "hashset"\n')
+    code = f"import sys; sys.modules[{package!r}] = None; from uploadguard.cli import program; program()"
+    command = [sys.executable, "-W", "error", "-c", code, "--config", str(config), "serve"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert package.replace("_", "-") in done.stderr.replace("_", "-")
+    assert "uploadguard[serve]" in done.stderr
+    assert "token" not in done.stderr
+
+
 def test_a_dead_socket_is_replaced_and_a_live_one_left_alone(tmp_path: Path) -> None:
     found = settings(tmp_path, socket_mode="0660")
     path = tmp_path / "s.sock"

@@ -48,9 +48,10 @@ def serve(
     try:
         from uploadguard.web.service import server
     except ModuleNotFoundError as error:
-        if error.name not in ("uvicorn", "starlette", "h11"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("uvicorn", "starlette", "h11"):
             raise
-        raise ConfigError(f"the service needs the package {error.name}: pip install 'uploadguard[serve]'") from error
+        raise ConfigError(f"the service needs the package {missing}: pip install 'uploadguard[serve]'") from error
     settings = state.load_settings()
     with server.service_server(
         settings,
