@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -26,6 +27,7 @@ from uploadguard.errors import ConfigError
 from uploadguard.matchers import Matcher
 from uploadguard.models import FailureCode, Verdict
 from uploadguard.policy import Policy, Rule, Rules, SignalDefaults
+from uploadguard.testing.names import TEST_LIST_NAME
 
 __all__ = [
     "EncryptionSettings",
@@ -504,13 +506,21 @@ class Settings(BaseSettings):
             raise config_error(problems, self._origin)
         return Policy(
             signal_types=signal_types,
-            rules=self.policy.rules(),
+            rules=_without_test_reports(self.policy.rules()),
             tenants={name: tenant.policy.rules() for name, tenant in self.tenants.items()},
             may_lower=frozenset(self.policy.may_lower),
             allow_digests=frozenset(self.policy.allow_digests),
             matcher_failures={one.name: one.on_failure for one in matchers if one.on_failure is not None},
             shadow=self.policy.shadow,
         )
+
+
+def _without_test_reports(rules: Rules) -> Rules:
+    """Rules by which a match of the test list makes no report due, unless a rule for that list says that it does."""
+    rule = rules.lists.get(TEST_LIST_NAME, Rule())
+    if rule.report is not None:
+        return rules
+    return replace(rules, lists={**rules.lists, TEST_LIST_NAME: replace(rule, report=False)})
 
 
 def _rule(settings: RuleSettings) -> Rule:

@@ -135,7 +135,8 @@ class Guard:
         _GUARDS.add(self)
         if self._fail_open:
             log.warning("fail-open settings let uploads through uninspected: %s", ", ".join(self._fail_open))
-        known = {info.name for info in self._serving.loaded.generation.lists} | self._plugins.matchers.keys()
+        held = {info.name for info in self._serving.loaded.generation.lists}
+        known = held | self._plugins.matchers.keys() | {testlist.TEST_LIST_NAME}
         unknown = self._policy.list_names() - known
         if unknown:
             log.warning("policy rules name %d list(s) that the hash set does not hold", len(unknown))

@@ -52,7 +52,7 @@ def test_a_slip_in_an_action_is_told_once(deployment: Deployment) -> None:
 
 @pytest.mark.parametrize(
     ("test_list", "rule", "warned"),
-    [(True, "", True), (True, "report = true", True), (True, "report = false", False), (False, "", False)],
+    [(True, "", False), (True, "report = true", True), (True, "report = false", False), (False, "", False)],
 )
 def test_reports_of_the_test_picture_are_warned_of(
     deployment: Deployment, test_list: bool, rule: str, warned: bool

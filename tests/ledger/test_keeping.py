@@ -35,6 +35,8 @@ from uploadguard.testing.picture import picture_bytes, unrelated_picture, varian
 SOMEBODY = Context(uploader="somebody", ip="192.0.2.1", object_id="up-1")
 LEAD = Person("lead", frozenset(Role))
 
+REPORTED = {"lists": {"uploadguard-test": {"report": True}}}
+
 MakeSettings = Callable[..., Settings]
 
 
@@ -46,7 +48,7 @@ def host(tmp_path: Path) -> MakeSettings:
         settings = Settings.load(
             ledger={"path": tmp_path / "ledger", **(ledger or {})},
             hashset={"path": tmp_path / "hashset", "test_list": True, "allow_empty": True, "refresh_s": 0.2},
-            **overrides,
+            **{"policy": REPORTED, **overrides},
         )
         open_database(settings, create=True).close()
         create_hashset(settings)

@@ -150,10 +150,10 @@ def _look_at_actions(settings: Settings, findings: _Findings) -> None:
         findings.warnings.append('nothing is reported: no table of [actions] has the occasion "report"')
     elif settings.hashset.test_list:
         rule = settings.policy.lists.get(TEST_LIST_NAME)
-        if rule is None or rule.report is not False:
+        if rule is not None and rule.report:
             findings.warnings.append(
                 "whoever uploads the test picture makes a report: switch hashset.test_list off, "
-                f"or set report = false in [policy.lists.{TEST_LIST_NAME}]"
+                f"or take report = true out of [policy.lists.{TEST_LIST_NAME}]"
             )
 
 

@@ -86,12 +86,12 @@ def _import(hashset: HashSet, plugins: Plugins, directory: Path, picture: Path |
     from uploadguard.errors import MediaReadError
     from uploadguard.importing import import_list
     from uploadguard.testing.picture import picture_bytes
-    from uploadguard.testing.testlist import TEST_LIST_NAME, list_bytes
+    from uploadguard.testing.testlist import list_bytes
 
     if picture is None:
         path = directory / "test-list.csv"
         path.write_bytes(list_bytes())
-        import_list(hashset, TEST_LIST_NAME, path, plugins)
+        import_list(hashset, _LIST, path, plugins)
         return picture_bytes()
 
     from uploadguard.hashing import hash_media

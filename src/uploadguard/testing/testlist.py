@@ -1,7 +1,8 @@
 """The built-in hash list ``uploadguard-test``: the harmless test picture, and nothing else.
 
 An operator switches it on, or imports the same from ``data/uploadguard-test.csv``, and uploads
-:func:`~uploadguard.testing.picture.picture_bytes`. These hashes are no secret.
+:func:`~uploadguard.testing.picture.picture_bytes`. These hashes are no secret. A match of a list of this name makes no
+report due, unless a rule for it says so.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from importlib import resources
 from types import MappingProxyType
 
 from uploadguard.lists.base import ListEntry
+from uploadguard.testing.names import TEST_LIST_NAME
 
 __all__ = ["TEST_ENTRY_ID", "TEST_HASHES", "TEST_LIST_NAME", "entries", "list_bytes"]
 
-TEST_LIST_NAME = "uploadguard-test"
 TEST_ENTRY_ID = "testpicture"
 TEST_HASHES = MappingProxyType(
     {

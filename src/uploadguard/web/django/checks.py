@@ -134,7 +134,7 @@ def _check_trial() -> Iterator[CheckMessage]:
         return
     if settings.hashset.test_list:
         yield CheckWarning(
-            "hashset.test_list is on: anybody who has the test picture can make reports.", id="uploadguard.W007"
+            "hashset.test_list is on: it is for trying a deployment out.", id="uploadguard.W007"
         )
     if settings.sandbox.isolation == "none":
         yield CheckWarning(
