@@ -133,9 +133,7 @@ def _check_trial() -> Iterator[CheckMessage]:
     except (ImproperlyConfigured, ConfigError):  # E001 and E002 tell of it
         return
     if settings.hashset.test_list:
-        yield CheckWarning(
-            "hashset.test_list is on: it is for trying a deployment out.", id="uploadguard.W007"
-        )
+        yield CheckWarning("hashset.test_list is on: it is for trying a deployment out.", id="uploadguard.W007")
     if settings.sandbox.isolation == "none":
         yield CheckWarning(
             "sandbox.isolation is none: uploads are decoded in Django's own process.", id="uploadguard.W008"
