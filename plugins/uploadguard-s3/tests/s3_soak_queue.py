@@ -27,7 +27,7 @@ _RECORDS = 10
 """Of one message; S3 itself sends one or a few."""
 _SHUFFLED = 400
 """So many events wait at least, while uploads go on, before one is drawn from them."""
-_VISIBILITY_S = 5
+_VISIBILITY_S = 3
 _LOOK_S = 0.004
 _TAGS = 300
 

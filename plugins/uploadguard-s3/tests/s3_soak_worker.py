@@ -23,7 +23,6 @@ from uploadguard_s3.state import State
 def open_guard(hashset: Path) -> Guard:
     """The Guard that all processes of a soak check with."""
     os.environ["UPLOADGUARD_SANDBOX__ISOLATION"] = "none"
-    logging.getLogger("uploadguard").setLevel(logging.ERROR)  # it warns of just that
     return Guard.open(hashset=hashset, safety={"breaker_percent": 0.0})  # a tenth of the uploads match, on purpose
 
 
@@ -64,4 +63,5 @@ async def work(socket: str, setup: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("uploadguard").setLevel(logging.ERROR)  # it warns that nothing is isolated
     asyncio.run(work(sys.argv[1], json.loads(Path(sys.argv[2]).read_text())))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 from s3_objects import BLOCKED, QUEUED, Meddling, Place, Run, allowed
 from s3_queues import body_of
 
@@ -14,7 +19,7 @@ from uploadguard.hashset import HashSet
 from uploadguard.lists.base import ListEntry
 from uploadguard.signals.base import lookup_kinds
 from uploadguard.signals.digests import DIGESTS
-from uploadguard_s3 import ObjectRef, Outcome
+from uploadguard_s3 import ObjectRef, Outcome, S3Poison, S3Retry
 from uploadguard_s3.handling import Ending, MessageHandler
 
 _COLLIDING = [
@@ -163,5 +168,73 @@ def test_only_what_is_on_a_route_is_touched(run: Run) -> None:
         ):
             assert (await handler.handle(body_of(key, bucket=bucket))).ending is Ending.DONE
         assert place.meddling.calls == []
+
+    run(body, wrapped=Meddling)
+
+
+@pytest.mark.parametrize("lost", ["deleted", "emptied"])
+def test_a_state_that_was_lost_lets_nothing_through(run: Run, tmp_path: Path, lost: str) -> None:
+    async def body(place: Place) -> None:
+        ref = await place.put("in/a.jpg", BLOCKED)
+        path = tmp_path / "state.db"
+        if lost == "deleted":
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{path}{ending}").unlink(missing_ok=True)
+        else:
+            with sqlite3.connect(path) as database:
+                database.execute("DROP TABLE uploadguard_s3_versions")
+        try:
+            checked = await place.checker.check(ref)
+        except S3Retry:
+            assert lost == "emptied"
+        else:
+            assert checked.outcome is Outcome.BLOCKED
+        assert await place.keys(place.public) == []
+
+    run(body)
+
+
+def test_a_state_that_another_holds_is_waited_for(run: Run, tmp_path: Path) -> None:
+    async def body(place: Place) -> None:
+        ref = await place.put("in/a.jpg", BLOCKED)
+        with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            checking = asyncio.create_task(place.checker.check(ref))
+            await asyncio.sleep(0.3)
+            assert not checking.done()
+            database.execute("ROLLBACK")
+        assert (await checking).outcome is Outcome.BLOCKED
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "ending"),
+    [
+        (403, "AccessDenied", S3Retry),
+        (400, "InvalidRequest", S3Poison),
+        (503, "SlowDown", S3Retry),
+        (500, "?", S3Retry),
+    ],
+)
+@pytest.mark.parametrize("call", ["get_object", "copy_object", "delete_object"])
+def test_what_the_service_refuses_is_not_public(
+    run: Run, call: str, status: int, code: str, ending: type[Exception]
+) -> None:
+    """SSE-C or a key that the worker may not use: 400 or 403 at the first byte, or at the copy."""
+
+    async def refuse() -> None:
+        raise ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, call)
+
+    async def body(place: Place) -> None:
+        place.meddling.before[call] = refuse
+        for data in (BLOCKED, allowed()):
+            ref = await place.put("in/a.jpg", data)
+            with pytest.raises(ending) if call in place.meddling.before else nullcontext():
+                await place.checker.check(ref)
+            await place.checker.check(ref)
+            for key in await place.keys(place.public):
+                assert await place.body(place.public, key) == allowed()
+        assert await place.keys(place.public) == ["a.jpg"]
 
     run(body, wrapped=Meddling)
