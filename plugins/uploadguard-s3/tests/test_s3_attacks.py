@@ -172,14 +172,18 @@ def test_only_what_is_on_a_route_is_touched(run: Run) -> None:
     run(body, wrapped=Meddling)
 
 
+def delete_database(path: Path) -> None:
+    for ending in ("", "-wal", "-shm"):
+        Path(f"{path}{ending}").unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("lost", ["deleted", "emptied"])
 def test_a_state_that_was_lost_lets_nothing_through(run: Run, tmp_path: Path, lost: str) -> None:
     async def body(place: Place) -> None:
         ref = await place.put("in/a.jpg", BLOCKED)
         path = tmp_path / "state.db"
         if lost == "deleted":
-            for ending in ("", "-wal", "-shm"):
-                Path(f"{path}{ending}").unlink(missing_ok=True)
+            delete_database(path)
         else:
             with sqlite3.connect(path) as database:
                 database.execute("DROP TABLE uploadguard_s3_versions")
