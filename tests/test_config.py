@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from uploadguard.errors import ConfigError
 from uploadguard.media.base import DecodeOptions
 from uploadguard.media.inspect import Limits
 from uploadguard.models import FailureCode, Verdict
-from uploadguard.policy import DEFAULT_FAILURE_VERDICTS, Policy, Rule, SignalDefaults
+from uploadguard.policy import DEFAULT_FAILURE_VERDICTS, Policy, Rule, Rules, SignalDefaults
 from uploadguard.signals.pdq import Pdq
 
 TYPES = {
@@ -334,11 +334,12 @@ too_large = "block"
 [tenants.acme.policy.lists.known]
 verdict = "allow"
 """
+    TEST_LIST: ClassVar = {"uploadguard-test": Rule(report=False)}
 
     def test_settings_become_a_policy(self, tmp_path: Path) -> None:
         policy = Settings.load(write(tmp_path, 'plugins = ["one"]\n' + self.TEXT)).decision_policy(TYPES)
         assert policy.rules.signals == {"pdq": Rule(max_distance_bits=20)}
-        assert policy.rules.lists == {"known": Rule(verdict=Verdict.BLOCK)}
+        assert policy.rules.lists == {"known": Rule(verdict=Verdict.BLOCK), **self.TEST_LIST}
         assert policy.rules.list_signals == {("known", "pdq"): Rule(report=True)}
         assert policy.rules.failures == {FailureCode.TRUNCATED: Verdict.ALLOW}
         assert policy.tenants["acme"].failures == {FailureCode.TOO_LARGE: Verdict.BLOCK}
@@ -347,7 +348,7 @@ verdict = "allow"
         assert policy.fail_open() == ("policy.failures.truncated",)
 
     def test_default_settings_are_the_default_policy(self) -> None:
-        assert Settings().decision_policy(TYPES) == Policy(TYPES)
+        assert Settings().decision_policy(TYPES) == Policy(TYPES, Rules(lists=self.TEST_LIST))
         defaults = Settings().policy.failures.model_dump()
         assert defaults == {code.value: verdict.label for code, verdict in DEFAULT_FAILURE_VERDICTS.items()}
         assert [Verdict.from_label(label) for label in get_args(FailureVerdict)] == list(Verdict)

@@ -58,7 +58,18 @@ def change(hash_set: HashSet, number: int) -> None:
 
 
 def watchers() -> int:
-    return sum(thread.name == "uploadguard-refresh" for thread in threading.enumerate())
+    """How many there are now, without those of other tests' Guards."""
+    return sum(thread.name == "uploadguard-refresh" for thread in set(threading.enumerate()) - _OTHERS)
+
+
+_OTHERS: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Guards of other tests may still have theirs."""
+    _OTHERS.clear()
+    _OTHERS.update(threading.enumerate())
 
 
 def test_the_first_check_is_answered_by_what_is_on_disk_then(hash_set: HashSet, serve: Serve) -> None:

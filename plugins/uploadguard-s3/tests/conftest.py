@@ -65,12 +65,10 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UPLOADGUARD_SANDBOX__ISOLATION", "none")
-        with open_guard(tmp_path_factory.mktemp("guard") / "hashset") as opened:
-            yield opened
+    with open_guard(tmp_path_factory.mktemp("guard") / "hashset", sandbox={"isolation": "none"}) as opened:
+        yield opened
 
 
 @pytest.fixture

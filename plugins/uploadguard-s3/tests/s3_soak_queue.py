@@ -61,7 +61,7 @@ class QueueSoak(Soak):
                         await asyncio.sleep(0.1)
                     if self.figures.objects == self.plan.objects:
                         await killing
-                await self._read_state(checker)
+                await self._read_answers(checker)
                 if dead := await place.dead():
                     self._problems.append(f"{len(dead)} dead letters: {dead[0][1]}")
             finally:
@@ -69,6 +69,16 @@ class QueueSoak(Soak):
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 self._end_all()
+
+    async def _read_answers(self, checker: ObjectChecker) -> None:
+        """Read the state until it has all that was sent: a queue may look empty while a message is on its way back."""
+        ends = time.monotonic() + 10 * _VISIBILITY_S
+        await self._read_state(checker)
+        while self.plan.versions and time.monotonic() < ends:
+            if all(upload.dropped or upload.answers for upload in self._uploads.values()):
+                return
+            await asyncio.sleep(0.2)
+            await self._read_state(checker)
 
     @staticmethod
     def _fail_early(tasks: list[asyncio.Task[None]]) -> None:

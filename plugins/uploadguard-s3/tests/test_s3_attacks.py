@@ -41,10 +41,8 @@ def second_listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guard]:
     directory = tmp_path_factory.mktemp("colliding") / "hashset"
     entry = ListEntry("one", (("sha256", hashlib.sha256(_COLLIDING[1]).digest()),))
     HashSet.create(directory).add_list("made-up", [entry], lookup_kinds(DIGESTS))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UPLOADGUARD_SANDBOX__ISOLATION", "none")
-        with Guard.open(hashset=directory) as guard:
-            yield guard
+    with Guard.open(hashset=directory, sandbox={"isolation": "none"}) as guard:
+        yield guard
 
 
 @pytest.mark.parametrize("call", ["copy_object", "head_object", "get_object"])
