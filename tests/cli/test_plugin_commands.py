@@ -57,6 +57,14 @@ def test_a_plugins_command_runs_with_the_programs_options(install: Install) -> N
     assert (result.exit_code, result.stdout) == (0, "x.toml: HELLO\n")
 
 
+def test_the_help_outlasts_half_a_package(install: Install, tmp_path: Path) -> None:
+    install("greeter", "greetings = a_plugins_commands:group")
+    (tmp_path / "greeter-1.0.dist-info" / "METADATA").unlink()
+    result = run("--help")
+    assert result.exit_code == 0, result.output
+    assert "greetings" in result.stdout
+
+
 def test_the_help_names_it_and_its_package_without_importing_it(install: Install, tmp_path: Path) -> None:
     install("greeter", "greetings = a_plugins_commands:group")
     (tmp_path / "a_plugins_commands.py").write_text("raise SystemExit('imported')")

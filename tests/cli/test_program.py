@@ -34,7 +34,9 @@ def test_version_names_the_package_and_its_codecs() -> None:
 
 def test_help_shows_the_exit_codes() -> None:
     for args in (["--help"], ["check", "-h"]):
-        text = run(*args).stdout
+        result = run(*args)
+        assert result.exit_code == 0, (result.output, result.exception)
+        text = result.stdout
         for code in Exit:
             assert f"{code.value:>3}  {code.meaning}" in text
 

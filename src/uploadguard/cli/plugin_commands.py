@@ -6,10 +6,14 @@ None is imported until its name is asked for, so that the program's help stays q
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from uploadguard.errors import PluginError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["COMMANDS_GROUP", "load_command", "packages_by_command"]
 
@@ -21,7 +25,15 @@ def packages_by_command() -> Mapping[str, str]:
     from importlib import metadata
 
     points = metadata.entry_points(group=COMMANDS_GROUP)
-    return {point.name: point.dist.name if point.dist else "" for point in sorted(points, key=lambda one: one.name)}
+    return {point.name: _package_of(point) for point in sorted(points, key=lambda one: one.name)}
+
+
+def _package_of(point: EntryPoint) -> str:
+    """The package's name; empty where what is installed of it does not tell."""
+    try:
+        return (point.dist.name or "") if point.dist is not None else ""
+    except Exception:  # noqa: BLE001 - half of another package must not take the program's help away
+        return ""
 
 
 def load_command(name: str) -> click.Command | None:
@@ -36,7 +48,7 @@ def load_command(name: str) -> click.Command | None:
     if not points:
         return None
     if len({point.value for point in points}) > 1:
-        packages = " and ".join(sorted({point.dist.name for point in points if point.dist}))
+        packages = " and ".join(sorted({_package_of(point) for point in points}))
         raise PluginError(name, f"several packages add this command: {packages}")
     try:
         command = points[0].load()
