@@ -265,5 +265,5 @@ ACTIONS: list[tuple[str, type, str]] = [
     ("test_what_was_taken_back_before_it_was_opened_is_not_delivered", FilesWhatWasTakenBack, "taken back"),
     ("test_its_repr_holds_no_secret", ShowsItsSecret, "repr holds a secret"),
     ("test_it_says_which_decisions_it_wants", WantsMaybe, "no bool"),
-    ("test_threads_can_share_it", KeepsTheTask, "lost"),
+    ("test_threads_can_share_it", KeepsTheTask, "beside others: (lost|taken)"),
 ]
