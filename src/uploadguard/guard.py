@@ -141,7 +141,7 @@ class Guard:
         if unknown:
             log.warning("policy rules name %d list(s) that the hash set does not hold", len(unknown))
         if not self._can_answer(self._serving.loaded):
-            log.warning("the hash set is empty: every check will raise until a list is imported")
+            log.warning("%s; until then every check raises", empty_text(settings))
         try:
             if self._sandbox is not None and settings.sandbox.prewarm:
                 self._sandbox.prewarm()

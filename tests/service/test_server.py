@@ -68,6 +68,21 @@ def test_several_processes_answer_at_one_address_and_add_their_metrics_up(tmp_pa
         assert secret not in log
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_keeps_it_from_being_ready_is_in_its_log(tmp_path: Path, workers: int) -> None:
+    config = write_config(tmp_path, empty=True)
+    log = tmp_path / "log"
+    with serving(config, "--port", "0", "--workers", str(workers), log=log) as (process, url):
+        ends = time.monotonic() + 20
+        while "uploadguard lists add NAME FILE" not in log.read_text():
+            assert time.monotonic() < ends, log.read_text()
+            time.sleep(0.1)
+        with Client(url, token=TOKEN, retries=20) as client:
+            assert not client.ready()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
 def scrape(url: str) -> str:
     return httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False).text
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import math
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +26,16 @@ from uploadguard.testing import media
 from uploadguard.testing.picture import picture_bytes, unrelated_picture, variant_bytes
 from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answers
-from uploadguard.web.arriving import IN_MEMORY_BYTES, ArrivingFile, CheckedFile, Limits, Refused, admit, conclude
+from uploadguard.web.arriving import (
+    IN_MEMORY_BYTES,
+    ArrivingFile,
+    CheckedFile,
+    Limits,
+    Refused,
+    admit,
+    conclude,
+    limited,
+)
 from uploadguard.web.multipart import BrokenForm, FormParser, ReceivedForm, receive_file, receive_form
 from uploadguard.web.replay import Replay
 
@@ -199,6 +210,43 @@ def test_a_body_that_does_not_arrive_is_given_up(guard: Guard) -> None:
     with nothing_left():
         assert refusal(wait()) == 408
     assert not guard.status().checks
+
+
+def test_a_body_that_drips_is_given_up(guard: Guard) -> None:
+    """A byte now and then is no stillness that a server's own time-out would see."""
+    limits = replace(LIMITS, timeout_s=None, min_bytes_per_s=1 << 20, grace_s=0.1)
+
+    async def drip() -> AsyncIterator[bytes]:
+        for byte in iter(lambda: b"x", None):
+            await asyncio.sleep(0.01)
+            yield byte
+
+    async def wait() -> None:
+        await receive_file(drip(), "image/png", guard, Answers(guard.settings), limits, None)
+
+    with nothing_left():
+        assert refusal(wait()) == 408
+    assert not guard.status().checks
+
+
+def test_only_waiting_for_a_body_counts_as_its_slowness(guard: Guard) -> None:
+    """What we do with its bytes takes time as well."""
+    limits = replace(LIMITS, min_bytes_per_s=1 << 30, grace_s=0.05)
+
+    async def receive() -> list[bytes]:
+        received = []
+        async with aclosing(limited(pieces(bytes(100), 10), limits, Answers(guard.settings))) as chunks:
+            async for chunk in chunks:
+                received.append(chunk)
+                await asyncio.sleep(0.02)
+        return received
+
+    assert len(asyncio.run(receive())) == 10
+
+
+def test_the_least_rate_is_of_what_arrived_after_the_grace() -> None:
+    assert replace(LIMITS, min_bytes_per_s=1000, grace_s=20.0).patience_s(5000) == 25.0
+    assert replace(LIMITS, min_bytes_per_s=0).patience_s(0) == math.inf
 
 
 def test_cancelling_leaves_nothing_and_decides_nothing(guard: Guard) -> None:

@@ -53,6 +53,7 @@ def serve(
             raise
         raise ConfigError(f"the service needs the package {missing}: pip install 'uploadguard[serve]'") from error
     settings = state.load_settings()
+    state.said = ()  # It serves long after its start: whatever the library warns of belongs in its log.
     with server.service_server(
         settings,
         host=host,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -75,7 +76,8 @@ class Limits:
     """What one request may bring; all inclusive.
 
     ``max_fields`` and the sizes of fields are for the parts of a form that are no files. ``timeout_s`` is for the whole
-    body; None waits for ever.
+    body; None waits for ever. ``min_bytes_per_s`` is the least rate of what is waited for beyond ``grace_s``: so a few
+    clients that send a byte now and then cannot hold all places; 0 takes any.
     """
 
     max_body_bytes: int
@@ -84,11 +86,17 @@ class Limits:
     max_field_bytes: int = 1 << 20
     max_fields_bytes: int = 8 << 20
     timeout_s: float | None = 600.0
+    min_bytes_per_s: int = 0
+    grace_s: float = 20.0
 
     @classmethod
     def of(cls, settings: WebSettings, **others: Any) -> Self:
         """Those of the settings, and ``others`` by name."""
-        return cls(settings.max_body_bytes, settings.max_files, **others)
+        return cls(settings.max_body_bytes, settings.max_files, min_bytes_per_s=settings.min_bytes_per_s, **others)
+
+    def patience_s(self, size_bytes: int) -> float:
+        """How long to wait in all for a body of which that much has arrived; without the time for dealing with it."""
+        return self.grace_s + size_bytes / self.min_bytes_per_s if self.min_bytes_per_s else math.inf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,14 +156,18 @@ def admit(
 async def limited(chunks: AsyncIterator[bytes], limits: Limits, answers: Answers) -> AsyncGenerator[bytes, None]:
     """The chunks of a body, as long as they are within the limits. Raises :class:`Refused`, and what they raise."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + limits.timeout_s if limits.timeout_s is not None else None
+    until = loop.time() + limits.timeout_s if limits.timeout_s is not None else math.inf
+    waited_s = 0.0
     size_bytes = 0
     while True:
+        asked = loop.time()
+        latest = min(until, asked + limits.patience_s(size_bytes) - waited_s)
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(latest if latest < math.inf else None):
                 chunk = await anext(chunks, None)
         except TimeoutError:
             raise Refused(answers.timed_out()) from None
+        waited_s += loop.time() - asked
         if chunk is None:
             return
         size_bytes += len(chunk)

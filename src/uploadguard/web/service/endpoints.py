@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
@@ -70,7 +70,7 @@ class Endpoints:
         settings = guard.settings
         self._answers = Answers(settings)
         self._admission = Admission(settings.serve.max_uploads)
-        self._limits = Limits(settings.web.max_body_bytes, 1, timeout_s=settings.serve.body_timeout_s)
+        self._limits = replace(Limits.of(settings.web, timeout_s=settings.serve.body_timeout_s), max_files=1)
         # Of its own: a database or a match service that is slow must not keep uploads from being written.
         self._threads = ThreadPoolExecutor(settings.serve.max_uploads, thread_name_prefix="uploadguard-service")
         late = [name for name, matcher in guard.plugins.matchers.items() if matcher.prefetch]
@@ -100,7 +100,7 @@ class Endpoints:
         """``POST /v1/check-hash``."""
         options = Options.of(call.query)
         with self._room(call):
-            limits = Limits(MAX_BODY_BYTES, 1, timeout_s=self._limits.timeout_s)
+            limits = replace(self._limits, max_body_bytes=MAX_BODY_BYTES)
             hashes, context = parse_hashes(await read_body(call.receive, limits, self._answers))
             try:
                 decision = await unless_gone(
@@ -113,7 +113,7 @@ class Endpoints:
     async def tusd(self, call: Call) -> Reply:
         """``POST /v1/hooks/tusd``."""
         refusal = tusd.Refusal.of(call.query)
-        limits = Limits(MAX_BODY_BYTES, 1, timeout_s=self._limits.timeout_s)
+        limits = replace(self._limits, max_body_bytes=MAX_BODY_BYTES)
         with self._room(call):
             hook = tusd.parse_hook(await read_body(call.receive, limits, self._answers))
             if hook.kind is tusd.Kind.REFUSE:

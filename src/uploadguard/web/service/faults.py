@@ -40,7 +40,7 @@ class Fault(Exception):
 
 _OF_STATUS = {
     400: ("broken_body", "The body ends early, or is not the form that its Content-Type says."),
-    408: ("body_timeout", "The body did not arrive within serve.body_timeout_s."),
+    408: ("body_timeout", "The body did not arrive within serve.body_timeout_s, or not at web.min_bytes_per_s."),
     413: ("too_large", "The body is larger than web.max_body_bytes, or a form has too many parts."),
     500: ("internal", "The upload could not be checked."),
     503: ("unavailable", "No upload can be checked now. Try again."),

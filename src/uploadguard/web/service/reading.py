@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from starlette.types import Receive
@@ -98,7 +99,7 @@ async def read_upload(
 
 def _form_limits(limits: Limits) -> Limits:
     # A second file, and more fields than there are, are told from what is too large.
-    return Limits(limits.max_body_bytes, 2, max_fields=64, timeout_s=limits.timeout_s)
+    return replace(limits, max_files=2, max_fields=64)
 
 
 class _Upload:
