@@ -7,7 +7,8 @@ already, a form with the field ``file``.
 An upload that is answered 503 is sent again after ``Retry-After``, as a client would; the first answers are counted
 too. Exit code 1 if an upload got no answer, or one that it should not: sound pictures 200, or 202 where their check ran
 out of time, hostile ones anything that is no server error. ``loop`` is how late a task on the application's event loop
-was woken (WSGI hosts have none); with ``--bare`` forms go where they are read and not checked, to compare with.
+was woken (WSGI hosts have none); with ``--bare`` forms go where they are read and not checked, to compare with. With
+``PYTHONASYNCIODEBUG=1`` what asyncio says of slow callbacks in the server is printed too.
 """
 
 from __future__ import annotations
@@ -137,6 +138,9 @@ def server(name: str, directory: Path) -> Iterator[str]:
     config = write_config(directory, max_body_bytes=64 << 20)
     with serving(host.command, config, directory / "server", isolation="sandbox", alive=host.alive) as running:
         yield f"http://127.0.0.1:{running.port}"
+    for line in running.log.read_text(errors="replace").splitlines():
+        if line.startswith("Executing "):
+            print(line, file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:
