@@ -131,7 +131,7 @@ def confirm(options: _Options, bucket: str, key: str, version_id: str | None, et
 @click.pass_obj
 def reconcile(options: _Options, dry_run: bool, again: bool, trust_tags: bool, min_age: float, as_json: bool) -> Exit:
     """Find the objects that no event came for, and check them; ends with 4 if some could not be."""
-    from uploadguard_s3.reconcile import reconcile as run
+    from uploadguard_s3.reconciling import reconcile as run
 
     async def inside() -> Any:
         async with options.opened() as checker:
