@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tests.matchers import Remote, RemotePlugin, clean, fails, hit, never
 from tests.test_guard import KINDS
@@ -27,6 +28,7 @@ from uploadguard.ledger.database import open_database
 from uploadguard.ledger.ledger import Ledger
 from uploadguard.matchers import Query
 from uploadguard.plugins import Plugins
+from uploadguard.telemetry.metrics import Metrics
 from uploadguard.testing import testlist
 
 
@@ -56,7 +58,7 @@ def place(tmp_path: Path) -> Path:
     return config
 
 
-def opened(place: Path, remote: Remote, told: Told | None = None, **overrides: Any) -> Guard:
+def opened(place: Path, remote: Remote, told: object = None, **overrides: Any) -> Guard:
     plugins: dict[str, object] = {"remote": RemotePlugin(remote)}
     if told is not None:
         plugins["told"] = told
@@ -88,6 +90,27 @@ def test_what_waits_is_counted_beside_a_writer(place: Path) -> None:
     with pytest.raises(NotRecordedError, match="cannot be read"):
         answers_waiting(place.parent / "gone.db")
     assert not (place.parent / "gone.db").exists()
+
+
+def test_what_waits_is_a_metric_that_is_not_counted_anew_with_each_decision(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uploadguard.late._COUNTED_EVERY_S", 0.05)
+    stop, registry, counted = threading.Event(), CollectorRegistry(), []
+
+    def count(path: Path) -> dict[str, int]:
+        counted.append(path)
+        return answers_waiting(path)
+
+    monkeypatch.setattr("uploadguard.late.answers_waiting", count)
+    with opened(place, Remote(never(stop), prefetch=True, deadline_s=30), Metrics(registry)) as guard:
+        until(lambda: guard.check(clean()) and registry.get_sample_value("uploadguard_late_questions"))
+        monkeypatch.setattr("uploadguard.late._COUNTED_EVERY_S", 3600.0)
+        so_far = len(counted)
+        for _ in range(5):
+            guard.check(clean())
+        assert len(counted) == so_far
+        stop.set()
 
 
 def test_the_upload_is_answered_at_once_and_the_answer_revises_it(place: Path) -> None:

@@ -17,6 +17,7 @@ from tests.test_guard import KINDS
 from uploadguard import Context, Decision, Guard, Verdict, hookimpl
 from uploadguard.config import Settings
 from uploadguard.hashset import HashSet
+from uploadguard.late import answers_waiting
 from uploadguard.ledger import schema
 from uploadguard.ledger.codec import decision_of, from_record, to_record
 from uploadguard.ledger.database import open_database
@@ -179,7 +180,7 @@ def test_a_late_answer_in_shadow_is_recorded_and_told_to_nobody(open_guard: Call
     first = guard.check(clean())
     assert (first.verdict, first.pending) == (Verdict.ALLOW, ("remote",))
     assert guard._late is not None
-    while guard._late.waiting():
+    while answers_waiting(place.parent / "ledger" / "late.db"):
         guard._late.work()
     guard.close()
     (kept,) = (decision_of(row.record) for row in rows(place, schema.decisions))
@@ -195,7 +196,7 @@ def test_a_late_failure_in_shadow_changes_nothing_that_was_worse(open_guard: Cal
     first = guard.check(picture_bytes()[:30_000])
     assert first.shadow is Verdict.QUEUE
     assert guard._late is not None
-    while guard._late.waiting():
+    while answers_waiting(place.parent / "ledger" / "late.db"):
         guard._late.work()
     guard.close()
     assert len(rows(place, schema.decisions)) == 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -51,6 +52,7 @@ _BEHIND_S: Final = 60.0
 _GRACE_S: Final = 5.0
 """How long a service that does not keep to its deadline is waited for beyond it."""
 _BUSY_S: Final = 5.0
+_COUNTED_EVERY_S: Final = 1.0
 _SCHEMA: Final = (
     """
     create table if not exists late (
@@ -104,6 +106,7 @@ class LateChecks:
         self._thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
         self._is_behind = False
+        self._counted: tuple[float, dict[str, int]] = (-math.inf, {})
         with self._using() as connection:
             for statement in _SCHEMA:
                 connection.execute(statement)
@@ -130,8 +133,12 @@ class LateChecks:
         self._wake.set()
 
     def waiting(self) -> dict[str, int]:
-        """As :func:`answers_waiting`."""
-        return answers_waiting(self._path)
+        """As :func:`answers_waiting`, a second old at most: metrics ask with every decision, and there may be many."""
+        counted_at, counts = self._counted
+        if time.monotonic() - counted_at >= _COUNTED_EVERY_S:
+            counts = answers_waiting(self._path)
+            self._counted = (time.monotonic(), counts)
+        return dict(counts)
 
     def start(self) -> None:
         """Go on asking, on a thread, unless one does."""

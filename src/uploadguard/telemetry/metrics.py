@@ -132,6 +132,8 @@ class Metrics:
             self._metrics["oldest"].set(status.oldest_at.timestamp())
         self._metrics["stale"].set(status.stale)
         self._metrics["lists_tripped"].set(len(status.tripped))
+        if status.late is not None:
+            self._metrics["late_questions"].set(sum(status.late.values()))
         self._count_up("plugin_errors", status.plugin_errors)
         if status.ledger is not None:
             self._metrics["spool_files"].set(status.ledger.spool.files)
@@ -189,6 +191,7 @@ def _register(prometheus: Any, registry: CollectorRegistry) -> dict[str, Any]:
         "lists_tripped": gauge(
             "lists_tripped", "Lists and match services that match too much, so that they only queue.", "livemax"
         ),
+        "late_questions": gauge("late_questions", "Questions that match services are still to answer.", "livemax"),
         "alarms": counter("alarms", "Alarms that this process raised.", "kind"),
         "spool_files": gauge("spool_files", "Files in the spool: decisions for a database that is down.", "livemax"),
         "ready": gauge("ready", "Whether checks can be answered.", "livemin"),
