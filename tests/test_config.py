@@ -11,7 +11,8 @@ from typing import Any, ClassVar, get_args
 import pytest
 from pydantic import ValidationError
 
-from uploadguard.config import FailureVerdict, HashsetSettings, Settings
+from uploadguard.config import HashsetSettings, Settings
+from uploadguard.config_policy import FailureVerdict
 from uploadguard.errors import ConfigError
 from uploadguard.media.base import DecodeOptions
 from uploadguard.media.inspect import Limits
