@@ -17,7 +17,8 @@ from uploadguard.errors import ConfigError
 from uploadguard.media.base import DecodeOptions
 from uploadguard.media.inspect import Limits
 from uploadguard.models import FailureCode, Verdict
-from uploadguard.policy import DEFAULT_FAILURE_VERDICTS, Policy, Rule, Rules, SignalDefaults
+from uploadguard.policy import Policy, SignalDefaults
+from uploadguard.policy_rules import DEFAULT_FAILURE_VERDICTS, Rule, Rules
 from uploadguard.signals.pdq import Pdq
 
 TYPES = {

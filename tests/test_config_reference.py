@@ -14,7 +14,8 @@ from uploadguard.config import Settings
 from uploadguard.config_reference import render_default_toml, render_settings_table
 from uploadguard.config_schema import walk
 from uploadguard.models import Verdict
-from uploadguard.policy import DEFAULT_FAILURE_VERDICTS, SignalDefaults, resolve
+from uploadguard.policy import SignalDefaults, resolve
+from uploadguard.policy_rules import DEFAULT_FAILURE_VERDICTS
 
 ROOT = Path(__file__).parent.parent
 TYPES = {

@@ -12,17 +12,15 @@ from hypothesis import strategies as st
 
 from uploadguard.models import Failure, FailureCode, Match, Verdict
 from uploadguard.policy import (
-    DEFAULT_FAILURE_VERDICTS,
     Outcome,
     Policy,
-    Rule,
-    Rules,
     SignalDefaults,
     apply_answers,
     decide,
     limits,
     resolve,
 )
+from uploadguard.policy_rules import DEFAULT_FAILURE_VERDICTS, Rule, Rules
 
 TYPES = {
     "md5": SignalDefaults(0, 128, digest=True),

@@ -10,7 +10,7 @@ from pydantic import Field
 from uploadguard.config_schema import Key
 from uploadguard.config_types import NO_KEYS, Flag, Frozen, LimitBits, Section, UniqueNames
 from uploadguard.models import FailureCode, Verdict
-from uploadguard.policy import Rule, Rules
+from uploadguard.policy_rules import Rule, Rules
 from uploadguard.testing.names import TEST_LIST_NAME
 
 __all__ = [

@@ -1,30 +1,29 @@
 """The decision: a pure function from matches and failures to a verdict. No I/O, no clock, no state.
 
 A *rule* says what a match means: its verdict, the widest distance that counts, whether a report is due. Rules stand
-in up to six places (:class:`Rules`, once for the tenant and once for all), and each field is taken from the most
-specific place that sets it. Signal types come in as data (:class:`SignalDefaults`), so this module knows none of them.
+in up to six places (:class:`~uploadguard.policy_rules.Rules`, once for the tenant and once for all), and each field is
+taken from the most specific place that sets it. Signal types come in as data (:class:`SignalDefaults`), so this module
+knows none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from uploadguard.models import Failure, FailureCode, Match, Verdict
+from uploadguard.policy_rules import DEFAULT_FAILURE_VERDICTS, Rules, allow_limit, first_said, rules_for
 
 __all__ = [
     "ALLOW_LISTED",
-    "DEFAULT_FAILURE_VERDICTS",
     "DIGEST_MATCH",
     "LIST_TRIPPED",
     "PERCEPTUAL_MATCH",
     "Outcome",
     "Policy",
     "ResolvedRule",
-    "Rule",
-    "Rules",
     "SignalDefaults",
     "apply_answers",
     "decide",
@@ -40,38 +39,6 @@ ALLOW_LISTED: Final = "allow_listed"
 LIST_TRIPPED: Final = "list_tripped"
 
 _ORIGINAL: Final = "original"
-
-DEFAULT_FAILURE_VERDICTS: Final[Mapping[FailureCode, Verdict]] = MappingProxyType(
-    {
-        FailureCode.EMPTY_FILE: Verdict.NOT_SCANNED,
-        FailureCode.TOO_LARGE: Verdict.QUEUE,
-        FailureCode.TOO_MANY_PIXELS: Verdict.QUEUE,
-        FailureCode.UNSUPPORTED_FORMAT: Verdict.NOT_SCANNED,
-        FailureCode.CODEC_REFUSED: Verdict.QUEUE,
-        FailureCode.DECODE_FAILED: Verdict.QUEUE,
-        FailureCode.TIMEOUT: Verdict.QUEUE,
-        FailureCode.OUT_OF_MEMORY: Verdict.QUEUE,
-        FailureCode.DECODER_CRASHED: Verdict.QUEUE,
-        FailureCode.SANDBOX_VIOLATION: Verdict.QUEUE,
-        FailureCode.SANDBOX_FAILED: Verdict.QUEUE,
-        FailureCode.HASH_SET_STALE: Verdict.QUEUE,
-        FailureCode.OVERLOADED: Verdict.QUEUE,
-        FailureCode.TRUNCATED: Verdict.QUEUE,
-        FailureCode.TOO_COMPLEX: Verdict.QUEUE,
-        FailureCode.APPENDED_CONTENT: Verdict.QUEUE,
-        FailureCode.POLYGLOT: Verdict.QUEUE,
-        FailureCode.SHOWN_OTHERWISE: Verdict.QUEUE,
-        FailureCode.PICTURES_UNHASHED: Verdict.NOT_SCANNED,
-        FailureCode.LOW_QUALITY: Verdict.NOT_SCANNED,
-        FailureCode.FRAMES_OVER_BUDGET: Verdict.NOT_SCANNED,
-        FailureCode.FRAMES_SAMPLED: Verdict.NOT_SCANNED,
-        FailureCode.SIGNAL_FAILED: Verdict.QUEUE,
-        FailureCode.PLUGIN_FAILED: Verdict.QUEUE,
-        FailureCode.MATCHER_FAILED: Verdict.QUEUE,
-        FailureCode.CONTENT_UNSEEN: Verdict.NOT_SCANNED,
-    }
-)
-"""What a failure means where no setting says otherwise. Nothing fails open."""
 
 _REASON_ORDER: Final = {
     code: place for place, code in enumerate((DIGEST_MATCH, PERCEPTUAL_MATCH, ALLOW_LISTED, LIST_TRIPPED, *FailureCode))
@@ -89,41 +56,6 @@ class SignalDefaults:
     max_distance_bits: int
     length_bits: int
     digest: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What one place of the configuration says of a match. None: this place does not say."""
-
-    verdict: Verdict | None = None
-    max_distance_bits: int | None = None
-    report: bool | None = None
-    shadow: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """All rules of one scope: the global ones, or one tenant's.
-
-    ``signals`` is keyed by signal type, ``lists`` by list name, ``list_signals`` by (list name, signal type).
-    """
-
-    signals: Mapping[str, Rule] = field(default_factory=dict)
-    lists: Mapping[str, Rule] = field(default_factory=dict)
-    list_signals: Mapping[tuple[str, str], Rule] = field(default_factory=dict)
-    failures: Mapping[FailureCode, Verdict] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("signals", "lists", "list_signals", "failures"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-
-    def __repr__(self) -> str:
-        counts = (len(self.signals), len(self.lists), len(self.list_signals), len(self.failures))
-        return "Rules(signals={}, lists={}, list_signals={}, failures={})".format(*counts)
-
-    def list_names(self) -> set[str]:
-        """The lists that a rule here names."""
-        return {*self.lists, *(list_name for list_name, _ in self.list_signals)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,25 +99,11 @@ class Policy:
 
     def fail_open(self) -> tuple[str, ...]:
         """The settings, by key path, that let uploads through although something could not be inspected."""
-        scopes = [("policy", self.rules), *((f"tenants.{name}.policy", rules) for name, rules in self.tenants.items())]
-        return tuple(
-            sorted(
-                [
-                    *(
-                        f"{prefix}.failures.{code}"
-                        for prefix, rules in scopes
-                        for code, verdict in rules.failures.items()
-                        if verdict is Verdict.ALLOW and DEFAULT_FAILURE_VERDICTS[code] is not Verdict.ALLOW
-                    ),
-                    *(
-                        f"matchers.{name}.on_failure"
-                        for name, verdict in self.matcher_failures.items()
-                        if verdict is Verdict.ALLOW
-                    ),
-                    *(["policy.shadow"] if self.shadow else []),
-                ]
-            )
-        )
+        scopes = {"policy": self.rules, **{f"tenants.{name}.policy": rules for name, rules in self.tenants.items()}}
+        failures = [f"{prefix}.failures.{code}" for prefix, rules in scopes.items() for code in rules.fails_open()]
+        matchers = [name for name, verdict in self.matcher_failures.items() if verdict is Verdict.ALLOW]
+        shadow = ["policy.shadow"] if self.shadow else []
+        return tuple(sorted([*failures, *(f"matchers.{name}.on_failure" for name in matchers), *shadow]))
 
 
 class ResolvedRule(NamedTuple):
@@ -216,41 +134,20 @@ class Outcome:
 _CLEAN: Final = Outcome(Verdict.ALLOW)
 
 
-def _places(scopes: tuple[Rules, ...], list_name: str | None, signal_type: str, *, lists_only: bool) -> Iterator[Rule]:
-    """The rules that could speak, most specific first."""
-    for rules in scopes:
-        if list_name is not None:
-            if (rule := rules.list_signals.get((list_name, signal_type))) is not None:
-                yield rule
-            if (rule := rules.lists.get(list_name)) is not None:
-                yield rule
-        if not lists_only and (rule := rules.signals.get(signal_type)) is not None:
-            yield rule
-
-
-def _first(rules: Sequence[Rule], name: str) -> Any:
-    return next((value for rule in rules if (value := getattr(rule, name)) is not None), None)
-
-
 def _resolve(
     policy: Policy, scopes: tuple[Rules, ...], list_name: str | None, signal: str, *, digest: bool
 ) -> ResolvedRule:
-    rules = list(_places(scopes, list_name, signal, lists_only=False))
-    verdict: Verdict | None = _first(rules, "verdict")
+    rules = rules_for(scopes, list_name, signal)
+    verdict: Verdict | None = first_said(rules, "verdict")
     if verdict is None:
         verdict = Verdict.BLOCK if digest else Verdict.QUEUE
-    limit: int | None = 0 if digest else _first(rules, "max_distance_bits")
+    limit: int | None = 0 if digest else first_said(rules, "max_distance_bits")
     if limit is None and (known := policy.signal_types.get(signal)) is not None:
         limit = known.max_distance_bits
-    report: bool | None = _first(rules, "report")
+    report: bool | None = first_said(rules, "report")
     if report is None:
         report = digest and verdict is not Verdict.ALLOW
-    return ResolvedRule(verdict, limit, report, bool(_first(rules, "shadow")))
-
-
-def _allow_limit(scopes: tuple[Rules, ...], list_name: str, signal_type: str) -> int:
-    limit: int | None = _first(list(_places(scopes, list_name, signal_type, lists_only=True)), "max_distance_bits")
-    return limit or 0
+    return ResolvedRule(verdict, limit, report, bool(first_said(rules, "shadow")))
 
 
 def resolve(policy: Policy, *, list_name: str | None, signal_type: str, tenant: str | None = None) -> ResolvedRule:
@@ -280,7 +177,7 @@ def limits(policy: Policy, signal_types: Iterable[str], tenant: str | None = Non
             widest[signal] = 0
             continue
         found = [_resolve(policy, scopes, name, signal, digest=False).max_distance_bits or 0 for name in (None, *names)]
-        widest[signal] = max(*found, 0, *(_allow_limit(scopes, name, signal) for name in names))
+        widest[signal] = max(*found, 0, *(allow_limit(scopes, name, signal) for name in names))
     return widest
 
 
@@ -303,7 +200,7 @@ def _judge(match: Match, policy: Policy, scopes: tuple[Rules, ...], tripped: Con
     """The match with what its rule says, or None where it lies beyond its limit."""
     digest = policy.is_digest(match)
     if match.allow:
-        limit = _allow_limit(scopes, match.list_name, match.signal_type)
+        limit = allow_limit(scopes, match.list_name, match.signal_type)
         return _Judged(match, digest, Verdict.ALLOW, False) if match.distance_bits <= limit else None
     rule = _resolve(policy, scopes, match.list_name, match.signal_type, digest=digest)
     if rule.max_distance_bits is not None and match.distance_bits > rule.max_distance_bits:
