@@ -27,7 +27,8 @@ from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answers
 from uploadguard.web.arriving import Limits
 from uploadguard.web.flask import Uploadguard
-from uploadguard.web.multipart import FormParser, is_form, receive_file
+from uploadguard.web.multipart import FormParser, Part, ReceivedForm, is_form, receive_file
+from uploadguard.web.replay import Replay
 from uploadguard.web.starlette import UploadguardMiddleware
 
 LISTED = picture_bytes()
@@ -95,6 +96,22 @@ def test_requests_that_bring_nothing_are_left_alone(guard: Guard) -> None:
     assert ask(app, "GET", [], b"", http_version="2") == 200
     assert ask(app, "POST", [("content-length", "0")], b"") == 200
     assert not guard.status().checks
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_body_that_http2_does_not_announce_reaches_nobody_unchecked(guard: Guard, method: str) -> None:
+    stored = Stored()
+    assert ask(UploadguardMiddleware(stored, guard, raw=True), method, [], LISTED, http_version="2") == 200
+    assert stored.bodies == [b""]
+
+
+@pytest.mark.parametrize("path", ["/upload/", "//upload", "/Upload", "/./upload", "/x/../upload//", "/api//upload"])
+def test_a_path_is_checked_in_all_spellings_that_frameworks_take(guard: Guard, path: str) -> None:
+    stored = Stored()
+    app = UploadguardMiddleware(stored, guard, raw=True, paths=["/upload"])
+    assert ask(app, "POST", [length(LISTED)], LISTED, path=path, root_path="/api") == 422
+    assert not stored.bodies
+    assert ask(app, "POST", [length(LISTED)], LISTED, path=path + "s") == 200
 
 
 @pytest.mark.parametrize("method", ["post", "DELETE", "GET", "QUERY"])
@@ -166,6 +183,27 @@ def test_all_applications_find_the_files_that_were_checked(guard: Guard, disposi
     assert b"content-length" not in written.partition(b"\r\n\r\n")[0]
 
 
+@pytest.mark.parametrize("name", ["a\n\nGIF89a", "a\r\n\r\nGIF89a", "a\r\rGIF89a", 'a"\0b'])
+def test_a_name_does_not_run_into_the_file(name: str) -> None:
+    part = Part(name="f", filename=name, value=bytearray(b"listed"))
+    replay = Replay(ReceivedForm([part]), [])
+    receive = replay.receive_before(anything_after)
+
+    async def read() -> bytes:
+        body = b""
+        while (message := await receive()).get("more_body"):
+            body += message["body"]
+        return body
+
+    head, _, content = asyncio.run(read()).partition(b"\r\n\r\n")
+    assert content.startswith(b"listed\r\n--")
+    assert not set(b"\r\n\0") & set(head.partition(b"filename=")[2])
+
+
+async def anything_after() -> Any:
+    return {"type": "http.disconnect"}
+
+
 @pytest.mark.parametrize("kind", ["image/\u65e5", "image/\udcff", "multipart/form-data; boundary=\udcff", ""])
 def test_any_type_is_read(guard: Guard, kind: str) -> None:
     async def whole() -> AsyncIterator[bytes]:
@@ -215,9 +253,11 @@ def host(config: Path) -> Iterator[tuple[flask.Flask, list[bytes]]]:
     def look() -> None:
         flask.request.get_data()
 
-    @app.put("/raw")
+    @app.route("/raw", methods=["GET", "PUT"])
     @uploads.check_uploads(raw=True)
     def raw() -> bytes:
+        if flask.request.method == "GET":
+            return b"a page"
         stored.append(flask.request.get_data())
         return bytes(flask.g.uploadguard.body.read())
 
@@ -241,6 +281,15 @@ def test_flask_checks_a_body_that_was_read_before(host: tuple[flask.Flask, list[
     assert app.test_client().put("/raw", data=b"text").data == b"text"
     assert stored == [b"text"]
     assert app.test_client().post("/form", data=form(("f", "a", LISTED)), headers=FORM).status_code == 422
+
+
+def test_flask_checks_a_body_that_comes_with_head(host: tuple[flask.Flask, list[bytes]]) -> None:
+    app, stored = host
+    assert app.test_client().head("/raw", data=LISTED).status_code == 422
+    chunked = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    assert app.test_client().head("/raw", input_stream=BytesIO(LISTED), environ_overrides=chunked).status_code == 422
+    assert not stored
+    assert app.test_client().get("/raw").data == b"a page"
 
 
 def test_flask_refuses_what_is_encoded(host: tuple[flask.Flask, list[bytes]]) -> None:

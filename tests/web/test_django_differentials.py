@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.multipartparser import MultiPartParser
 from django.test import Client, override_settings
@@ -75,7 +77,17 @@ def feed(request: HttpRequest) -> HttpResponse:
     raise AssertionError("nobody made a file")
 
 
+def keep(request: HttpRequest) -> HttpResponse:
+    """As views that ask for GET alone do, which HEAD is not."""
+    if request.method == "GET":
+        return HttpResponse("a page")
+    stored.append(request.read())
+    return HttpResponse(status=201)
+
+
+keep_checked = check_uploads(raw=True)(keep)
 urlpatterns = [
+    path("raw", csrf_exempt(keep_checked)),
     path("take", csrf_exempt(take)),
     path("parse", csrf_exempt(parse)),
     path("feed", csrf_exempt(feed)),
@@ -143,3 +155,18 @@ def test_forms_that_break_off_before_the_view_leave_no_place_taken() -> None:
         assert admission.under_way == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT"])
+def test_a_raw_body_is_checked_whatever_the_method(method: str) -> None:
+    assert Client().generic(method, "/raw", LISTED, "image/jpeg").status_code == 422
+    assert not stored
+    assert Client().get("/raw").content == b"a page"
+
+
+@pytest.mark.parametrize(("body", "status"), [(LISTED, 422), (b"", 201)])
+def test_a_raw_body_that_http2_does_not_announce_is_checked(body: bytes, status: int) -> None:
+    scope = {"type": "http", "http_version": "2", "method": "HEAD", "path": "/raw", "query_string": b"", "headers": []}
+    request = ASGIRequest(scope, io.BytesIO(body))
+    assert keep_checked(request).status_code == status
+    assert not any(stored)

@@ -24,7 +24,7 @@ from uploadguard.models import Context, Decision
 from uploadguard.streaming import StreamingCheck
 from uploadguard.web.answers import Answer, Shape
 from uploadguard.web.arriving import Queue, Refused, is_encoded
-from uploadguard.web.intake import DIGESTED_AS_IT_ARRIVES_BYTES, SAFE_METHODS, Checked, Hold, Intake
+from uploadguard.web.intake import DIGESTED_AS_IT_ARRIVES_BYTES, Checked, Hold, Intake, brings_a_body
 from uploadguard.web.opened import OpenedOnce
 
 try:
@@ -171,7 +171,7 @@ class Uploadguard:
         request = flask.request
         is_form = request.mimetype == "multipart/form-data"
         flask.g.uploadguard = CheckedUploads(())
-        if not is_form and (not raw or request.method in SAFE_METHODS):
+        if not is_form and not (raw and brings_a_body(request.environ)):
             return None
         intake = self.intake
         taking = _Taking(intake, request._get_current_object(), self._context)  # type: ignore[attr-defined]

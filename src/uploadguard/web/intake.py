@@ -4,7 +4,7 @@ decisions refuse, what is held, and the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -14,14 +14,14 @@ from uploadguard.models import Decision, Verdict
 from uploadguard.web.answers import Answer, Answers, Shape
 from uploadguard.web.arriving import Limits, Queue, admit
 
-__all__ = ["DIGESTED_AS_IT_ARRIVES_BYTES", "SAFE_METHODS", "Checked", "Hold", "Intake"]
+__all__ = ["DIGESTED_AS_IT_ARRIVES_BYTES", "SAFE_METHODS", "Checked", "Hold", "Intake", "brings_a_body"]
 
 DIGESTED_AS_IT_ARRIVES_BYTES = 16 << 20
 """A file that arrives is in memory until it is checked up to this size; a larger one is read from where it was put
 then. So slow uploads, however large, hold little memory."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""Requests that bring nothing."""
+"""Requests that should bring nothing."""
 
 File = TypeVar("File")
 
@@ -40,6 +40,16 @@ class Checked(Generic[File]):
     field: str
     file: File
     decision: Decision
+
+
+def brings_a_body(environ: Mapping[str, Any]) -> bool:
+    """Whether a WSGI request may have a body: those of safe methods only where they say so.
+
+    A view that asks whether the method is GET takes HEAD for one that brings something.
+    """
+    if str(environ.get("REQUEST_METHOD", "")).upper() not in SAFE_METHODS:
+        return True
+    return "HTTP_TRANSFER_ENCODING" in environ or str(environ.get("CONTENT_LENGTH") or "0").strip() != "0"
 
 
 class Intake:

@@ -21,6 +21,7 @@ _Receive: TypeAlias = Callable[[], Awaitable[_Message]]
 
 _CHUNK_BYTES = 256 * 1024
 _OWN_HEADERS = (b"content-disposition", b"content-length")
+_QUOTED = str.maketrans({char: f"%{ord(char):02X}" for char in '\\"\r\n\0'})
 
 
 class Replay:
@@ -89,8 +90,9 @@ class Replay:
 
 
 def _quotable(name: str) -> bytes:
-    """A name as browsers write it, and a backslash so too: readers differ in what one means before a quote."""
-    return name.replace("\\", "%5C").replace('"', "%22").replace("\r", "%0D").encode()
+    """A name as browsers write it, and a backslash so too: readers differ in what one means before a quote. A line's
+    end in it, where the parser has decoded one, would begin another header, or the content."""
+    return name.translate(_QUOTED).encode()
 
 
 async def _read(file: BinaryIO, size_bytes: int) -> bytes:

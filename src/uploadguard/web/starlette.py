@@ -4,8 +4,9 @@ same for a single endpoint. (extra: starlette)
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ try:
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import Response
     from starlette.routing import compile_path
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ModuleNotFoundError as error:
     raise ConfigError("Starlette is not installed: install uploadguard[starlette]") from error
 
@@ -50,7 +51,8 @@ class UploadguardMiddleware:
     decisions are in ``request.state.uploadguard``, a tuple of :class:`CheckedUpload` in the order of the form.
 
     ``guard`` is a Guard, or a function that gets the request and gives one. ``paths`` are in Starlette's notation
-    (``/users/{user_id}/picture``), ``methods`` those of HTTP; None is all. Forms are checked, and with ``raw`` bodies
+    (``/users/{user_id}/picture``), in any spelling that a framework could take for them (case, slashes, dots);
+    ``methods`` are those of HTTP; None is all. Forms are checked, and with ``raw`` bodies
     of any other type too, each as one file. ``hold`` gets the decision and the file of each queued upload before it is
     answered; with ``queue="pass"`` the application gets it instead, and must look at the decision. ``context`` gets the
     request and the file's name; ``shape`` makes the answers the host's own. ``body_timeout_s`` is for a whole body.
@@ -88,8 +90,11 @@ class UploadguardMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http" or not self._applies(scope):
+        if scope["type"] != "http" or not self._is_meant(scope):
             await self.app(scope, receive, send)
+            return
+        if not self._brings_uploads(scope):
+            await self.app(scope, _nothing_before(receive) if self._raw else receive, send)
             return
         request = Request(scope, receive)
         try:
@@ -107,10 +112,11 @@ class UploadguardMiddleware:
         finally:
             received.close()
 
-    def _applies(self, scope: Scope) -> bool:
+    def _is_meant(self, scope: Scope) -> bool:
         # Some applications take a method in small letters, too.
-        if not (self._methods is None or scope["method"].upper() in self._methods) or not self._is_path(scope):
-            return False
+        return (self._methods is None or scope["method"].upper() in self._methods) and self._is_path(scope)
+
+    def _brings_uploads(self, scope: Scope) -> bool:
         headers = Headers(scope=scope)
         if any(map(is_form, headers.getlist("content-type"))):
             return True
@@ -120,7 +126,8 @@ class UploadguardMiddleware:
         if self._paths is None:
             return True
         inside = scope["path"].removeprefix(scope.get("root_path", ""))
-        return any(pattern.match(path) for pattern in self._paths for path in (scope["path"], inside))
+        spellings = {*_spellings(scope["path"]), *_spellings(inside)}
+        return any(pattern.match(path) for pattern in self._paths for path in spellings)
 
 
 def _has_body(scope: Scope, headers: Headers) -> bool:
@@ -132,8 +139,30 @@ def _has_body(scope: Scope, headers: Headers) -> bool:
     return length != "0"
 
 
+def _nothing_before(receive: Receive) -> Receive:
+    """The application's ``receive`` where no body is announced: with HTTP/2 one may come nevertheless."""
+    ended = False
+
+    async def receive_nothing() -> Message:
+        nonlocal ended
+        if not ended:
+            ended = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while (message := await receive())["type"] == "http.request":
+            pass
+        return message
+
+    return receive_nothing
+
+
 def _pattern(path: str) -> re.Pattern[str]:
-    return compile_path(path)[0]
+    return re.compile(compile_path(path)[0].pattern, re.IGNORECASE)
+
+
+def _spellings(path: str) -> Iterator[str]:
+    """A path, and what frameworks that are less strict than Starlette read it as."""
+    plain = "/" + posixpath.normpath(path or "/").strip("/")
+    yield from (path, plain, plain.rstrip("/") + "/")
 
 
 def _without_file(file: CheckedFile) -> CheckedUpload:

@@ -18,7 +18,7 @@ from uploadguard.web.answers import Answer
 from uploadguard.web.arriving import Refused
 from uploadguard.web.django.files import check_file, decision_of, keep_decision
 from uploadguard.web.django.host import context_of, get_intake
-from uploadguard.web.intake import DIGESTED_AS_IT_ARRIVES_BYTES, SAFE_METHODS, Checked
+from uploadguard.web.intake import DIGESTED_AS_IT_ARRIVES_BYTES, SAFE_METHODS, Checked, brings_a_body
 
 __all__ = [
     "RequestUploads",
@@ -113,7 +113,7 @@ class RequestUploads:
             return None
         self.settled = True
         take = self._take_form if has_form_upload(request) else self._take_body
-        if take == self._take_body and (not raw or request.method in SAFE_METHODS):
+        if take == self._take_body and not (raw and _may_bring_a_body(request)):
             answer_late(request)
             return None
         try:
@@ -159,6 +159,8 @@ class RequestUploads:
                 check = None
             elif check is not None:
                 check.write(chunk)
+        if not file.size and request.method in SAFE_METHODS:
+            return
         expected_bytes = str(request.META.get("CONTENT_LENGTH") or "")
         if expected_bytes.isdecimal() and int(expected_bytes) != file.size:
             self.fail_broken()
@@ -167,6 +169,12 @@ class RequestUploads:
             keep_decision(file, check.finish())
         file.seek(0)
         self.checked = (Checked("", file, decision_of(file) or check_file(file, context)),)
+
+
+def _may_bring_a_body(request: Any) -> bool:
+    # With HTTP/2 a body may come that is not announced.
+    version = str(getattr(request, "scope", {}).get("http_version", "1.1"))
+    return brings_a_body(request.META) or not version.startswith("1")
 
 
 def uploads_of(request: Any) -> RequestUploads:
