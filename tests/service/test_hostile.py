@@ -17,6 +17,7 @@ from tests.service.conftest import AUTHORIZED, Running, reply_of
 from tests.web.wsgi import FORM
 from uploadguard.errors import LedgerDownError
 from uploadguard.testing.picture import unrelated_picture
+from uploadguard.web import arriving
 from uploadguard.web.service import protocol
 
 PICTURE = unrelated_picture()
@@ -98,6 +99,19 @@ def test_an_answer_before_the_bodys_end_is_seen_by_a_client_that_sends_it_all(se
     connection = service.raw("POST /v1/nothing HTTP/1.1", "Content-Length: 8000000")
     connection.sendall(b"x" * 8_000_000)
     assert reply_of(connection).code == "not_found"
+
+
+def test_uploads_that_do_not_come_make_room_for_others(
+    make_service: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service(ledger=False, serve={"max_uploads": 1})
+    monkeypatch.setattr(arriving, "_HURRIED", 1e9)
+    with service.raw("POST /v1/check HTTP/1.1", "Content-Length: 100") as idle:
+        service.wait(lambda: service.under_way == 1)
+        assert service.check(PICTURE).code == "busy"
+        assert reply_of(idle).code == "body_timeout"
+    service.wait(lambda: service.under_way == 0)
+    assert service.check(PICTURE).status == 200
 
 
 def test_what_fails_inside_is_an_error_without_a_word_of_it(

@@ -8,7 +8,7 @@ import pytest
 
 from tests.web.cases import HostCases, serve
 from tests.web.registry import HOSTS
-from tests.web.wsgi import FORM, Server
+from tests.web.wsgi import BOUNDARY, FORM, Server
 from uploadguard.testing.picture import picture_bytes, unrelated_picture, variant_bytes
 
 
@@ -41,3 +41,10 @@ class TestParts(HostCases):
     def test_a_body_that_is_no_form_is_refused(self, server: Server) -> None:
         """That is for whoever asks aiohttp for the parts."""
         assert server.send("POST", self.path, b"no form", FORM).status == 500
+
+    @pytest.mark.parametrize("header", ["Content-Encoding: gzip", "Content-Transfer-Encoding: base64"])
+    def test_a_part_with_an_encoding_is_refused(self, server: Server, header: str) -> None:
+        """A handler could have aiohttp decode it, and would get another file than the one that was checked."""
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n{header}\r\n\r\n'
+        body = head.encode() + b"data" + f"\r\n--{BOUNDARY}--\r\n".encode()
+        assert server.send("POST", self.path, body, FORM).status == 400

@@ -24,6 +24,7 @@ from tests.web.wsgi import BOUNDARY, FORM, form
 from uploadguard import Context, Decision, Guard
 from uploadguard.testing import media
 from uploadguard.testing.picture import picture_bytes, unrelated_picture, variant_bytes
+from uploadguard.web import arriving
 from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answers
 from uploadguard.web.arriving import (
@@ -235,7 +236,8 @@ def test_only_waiting_for_a_body_counts_as_its_slowness(guard: Guard) -> None:
 
     async def receive() -> list[bytes]:
         received = []
-        async with aclosing(limited(pieces(bytes(100), 10), limits, Answers(guard.settings))) as chunks:
+        body = limited(pieces(bytes(100), 10), limits, Answers(guard.settings), Admission.of(guard))
+        async with aclosing(body) as chunks:
             async for chunk in chunks:
                 received.append(chunk)
                 await asyncio.sleep(0.02)
@@ -247,6 +249,42 @@ def test_only_waiting_for_a_body_counts_as_its_slowness(guard: Guard) -> None:
 def test_the_least_rate_is_of_what_arrived_after_the_grace() -> None:
     assert replace(LIMITS, min_bytes_per_s=1000, grace_s=20.0).patience_s(5000) == 25.0
     assert replace(LIMITS, min_bytes_per_s=0).patience_s(0) == math.inf
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_slow_bodies_make_room_when_others_find_none(guard: Guard, monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
+    """Otherwise clients that send nothing would hold all places for as long as the grace is, again and again."""
+    limits = replace(LIMITS, min_bytes_per_s=1, grace_s=3600.0)
+    monkeypatch.setattr(arriving, "_HURRIED", 1e9 if slow else 1)
+    answers, admission = Answers(guard.settings), Admission.of(guard)
+    admission._limit = 1
+
+    async def stalls(asked: asyncio.Event) -> AsyncIterator[bytes]:
+        asked.set()
+        await asyncio.Event().wait()
+        yield b""
+
+    async def wait(asked: asyncio.Event) -> None:
+        with admit(guard, answers, limits, None):
+            await receive_file(stalls(asked), "image/png", guard, answers, limits, None)
+
+    async def crowd() -> bool:
+        asked = asyncio.Event()
+        task = asyncio.create_task(wait(asked))
+        await asked.wait()
+        await asyncio.sleep(0.01)
+        with pytest.raises(Refused), admit(guard, answers, limits, None):
+            raise AssertionError("there is no room")
+        await asyncio.wait([task], timeout=20 if slow else 0.05)
+        given_up = task.done()
+        task.cancel()
+        found = (await asyncio.gather(task, return_exceptions=True))[0]
+        assert isinstance(found, Refused if given_up else asyncio.CancelledError)
+        return given_up
+
+    with nothing_left():
+        assert asyncio.run(crowd()) is slow
+    assert (admission.under_way, admission._waiting) == (0, set())
 
 
 def test_cancelling_leaves_nothing_and_decides_nothing(guard: Guard) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ class Admission:
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
         self._under_way = 0
+        self._waiting: set[Callable[[], None]] = set()
         self._counting = threading.Lock()
 
     @classmethod
@@ -35,15 +36,36 @@ class Admission:
 
     @contextmanager
     def enter(self) -> Iterator[bool]:
-        """Whether there is room for one more; it counts until the block is left."""
+        """Whether there is room for one more; it counts until the block is left. Where there is none, those that are
+        waited for are hurried: slow ones make room for this upload's next try."""
         with self._counting:
             admitted = self._limit is None or self._under_way < self._limit
             self._under_way += admitted
+        if not admitted:
+            self.hurry()
         try:
             yield admitted
         finally:
             with self._counting:
                 self._under_way -= admitted
+
+    @contextmanager
+    def waiting(self, hurry: Callable[[], None]) -> Iterator[None]:
+        """A body is waited for. ``hurry`` is called, on any thread, each time that an upload finds no room."""
+        with self._counting:
+            self._waiting.add(hurry)
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._waiting.discard(hurry)
+
+    def hurry(self) -> None:
+        """An upload found no room."""
+        with self._counting:
+            waiting = tuple(self._waiting)
+        for hurry in waiting:
+            hurry()
 
 
 _OF_GUARDS: weakref.WeakKeyDictionary[Guard, Admission] = weakref.WeakKeyDictionary()

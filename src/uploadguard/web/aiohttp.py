@@ -14,6 +14,7 @@ from typing import Any
 from uploadguard.errors import ConfigError, NotReadyError, NotRecordedError
 from uploadguard.guard import Guard
 from uploadguard.models import Context
+from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answer, Answers, Shape
 from uploadguard.web.arriving import ArrivingFile, Hold, Queue, Refused, admit, conclude, decide, is_encoded, limited
 from uploadguard.web.arriving import CheckedFile as CheckedUpload
@@ -65,10 +66,12 @@ async def check_part(
     try:
         with _answering(check, guard):
             with admit(guard, answers, limits, request.headers.get("Content-Length")):
-                if not isinstance(part, BodyPartReader) or is_encoded(part.headers.get("Content-Transfer-Encoding")):
+                encodings = (part.headers.get(name) for name in ("Content-Transfer-Encoding", "Content-Encoding"))
+                if not isinstance(part, BodyPartReader) or any(map(is_encoded, encodings)):
                     raise Refused(answers.broken())
                 file = ArrivingFile(guard, check.context_of(request, part.filename))
-                async with aclosing(limited(_readable(_chunks(part), answers), limits, answers)) as chunks:
+                body = limited(_readable(_chunks(part), answers), limits, answers, Admission.of(guard))
+                async with aclosing(body) as chunks:
                     async for chunk in chunks:
                         request[_BYTES] = request.get(_BYTES, 0) + len(chunk)
                         if request[_BYTES] > limits.max_body_bytes:

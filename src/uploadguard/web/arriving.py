@@ -55,6 +55,9 @@ IN_MEMORY_BYTES = 1 << 20
 
 _UNENCODED = ("", "7bit", "8bit", "binary", "identity")
 
+_HURRIED = 8
+"""How many times as fast as the least rate a body must arrive, and begin, when others find no place."""
+
 _BATCH_BYTES = 128 * 1024
 """From how many bytes on they are digested and written on a thread; both take less than going there before that."""
 
@@ -77,7 +80,8 @@ class Limits:
 
     ``max_fields`` and the sizes of fields are for the parts of a form that are no files. ``timeout_s`` is for the whole
     body; None waits for ever. ``min_bytes_per_s`` is the least rate of what is waited for beyond ``grace_s``: so a few
-    clients that send a byte now and then cannot hold all places; 0 takes any.
+    clients that send a byte now and then cannot hold all places; 0 takes any. When others find no place, a body is
+    given up that took more than an eighth of that time.
     """
 
     max_body_bytes: int
@@ -153,27 +157,63 @@ def admit(
         yield
 
 
-async def limited(chunks: AsyncIterator[bytes], limits: Limits, answers: Answers) -> AsyncGenerator[bytes, None]:
-    """The chunks of a body, as long as they are within the limits. Raises :class:`Refused`, and what they raise."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + limits.timeout_s if limits.timeout_s is not None else math.inf
-    waited_s = 0.0
-    size_bytes = 0
-    while True:
-        asked = loop.time()
-        latest = min(until, asked + limits.patience_s(size_bytes) - waited_s)
+class _Waiting:
+    """Waits for the chunks of one body, no longer than the limits say."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + limits.timeout_s if limits.timeout_s is not None else math.inf
+        self._waited_s = 0.0
+        self._since = 0.0
+        self._timeout: asyncio.Timeout | None = None
+        self.size_bytes = 0
+
+    async def next(self, chunks: AsyncIterator[bytes]) -> bytes | None:
+        """The next chunk, None at the end. Raises ``TimeoutError``, and what ``chunks`` raises."""
+        self._since = self._loop.time()
+        latest = min(self._until, self._since + self._limits.patience_s(self.size_bytes) - self._waited_s)
         try:
-            async with asyncio.timeout_at(latest if latest < math.inf else None):
+            async with asyncio.timeout_at(latest if latest < math.inf else None) as self._timeout:
                 chunk = await anext(chunks, None)
-        except TimeoutError:
-            raise Refused(answers.timed_out()) from None
-        waited_s += loop.time() - asked
-        if chunk is None:
-            return
-        size_bytes += len(chunk)
-        if size_bytes > limits.max_body_bytes:
-            raise Refused(answers.too_large())
-        yield chunk
+        finally:
+            self._timeout = None
+        self._waited_s += self._loop.time() - self._since
+        self.size_bytes += len(chunk or b"")
+        return chunk
+
+    def hurry(self) -> None:
+        """Others find no room: end the wait now, if this body is a slow one. For any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._give_up_if_slow)
+
+    def _give_up_if_slow(self) -> None:
+        now = self._loop.time()
+        waited_s = self._waited_s + now - self._since
+        slow = waited_s > self._limits.patience_s(self.size_bytes) / _HURRIED
+        if slow and self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(now)
+
+
+async def limited(
+    chunks: AsyncIterator[bytes], limits: Limits, answers: Answers, admission: Admission
+) -> AsyncGenerator[bytes, None]:
+    """The chunks of a body, as long as they are within the limits. Raises :class:`Refused`, and what they raise.
+
+    ``admission`` is where the request has its place: it tells when others find none.
+    """
+    waiting = _Waiting(limits)
+    with admission.waiting(waiting.hurry):
+        while True:
+            try:
+                chunk = await waiting.next(chunks)
+            except TimeoutError:
+                raise Refused(answers.timed_out()) from None
+            if chunk is None:
+                return
+            if waiting.size_bytes > limits.max_body_bytes:
+                raise Refused(answers.too_large())
+            yield chunk
 
 
 class ArrivingFile:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from uploadguard.errors import ConfigError, NotReadyError, NotRecordedError
 from uploadguard.guard import Guard
 from uploadguard.models import Context
+from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answers
 from uploadguard.web.arriving import ArrivingFile, CheckedFile, Limits, Refused, decide, is_encoded, limited
 
@@ -273,7 +274,7 @@ class _ArrivingForm:
     async def receive(self, chunks: AsyncIterator[bytes], content_type: str | None) -> ReceivedForm:
         try:
             parser = FormParser(content_type, self._limits)
-            async with aclosing(limited(chunks, self._limits, self._answers)) as body:
+            async with aclosing(limited(chunks, self._limits, self._answers, Admission.of(self._guard))) as body:
                 async for chunk in body:
                     for part, data in parser.feed(chunk):
                         if part.filename is None:
@@ -333,7 +334,7 @@ async def receive_file(
         file = ArrivingFile(guard, context)
         headers = {b"content-type": _header(content_type)} if content_type is not None else {}
         received.parts.append(Part(headers=headers, arrived=file))
-        async with aclosing(limited(chunks, limits, answers)) as body:
+        async with aclosing(limited(chunks, limits, answers, Admission.of(guard))) as body:
             async for chunk in body:
                 await file.write(chunk)
         await _check_all(received, answers)

@@ -101,7 +101,7 @@ class Endpoints:
         options = Options.of(call.query)
         with self._room(call):
             limits = replace(self._limits, max_body_bytes=MAX_BODY_BYTES)
-            hashes, context = parse_hashes(await read_body(call.receive, limits, self._answers))
+            hashes, context = parse_hashes(await read_body(call.receive, self._guard, self._answers, limits))
             try:
                 decision = await unless_gone(
                     call.receive, self._on_thread(lambda: self._guard.check_hashes(hashes, context=context))
@@ -115,7 +115,7 @@ class Endpoints:
         refusal = tusd.Refusal.of(call.query)
         limits = replace(self._limits, max_body_bytes=MAX_BODY_BYTES)
         with self._room(call):
-            hook = tusd.parse_hook(await read_body(call.receive, limits, self._answers))
+            hook = tusd.parse_hook(await read_body(call.receive, self._guard, self._answers, limits))
             if hook.kind is tusd.Kind.REFUSE:
                 return Reply.of(tusd.PARTIAL_REFUSED)
             if hook.kind is tusd.Kind.IGNORE:
@@ -169,6 +169,7 @@ class Endpoints:
             raise fault_of(self._answers.busy(), "Nothing can be checked now: /readyz says why.", code="not_ready")
         with self._admission.enter() as admitted:
             if not admitted:
+                Admission.of(self._guard).hurry()
                 raise fault_of(self._answers.busy(), "There are serve.max_uploads uploads already.", code="busy")
             self._show_uploads()
             try:

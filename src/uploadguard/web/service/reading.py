@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from starlette.types import Receive
 
 from uploadguard.guard import Guard
+from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answers
 from uploadguard.web.arriving import ArrivingFile, Limits, Refused, limited
 from uploadguard.web.multipart import BrokenForm, FormParser, Part, is_form
@@ -59,11 +61,12 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-async def read_body(receive: Receive, limits: Limits, answers: Answers) -> bytes:
+async def read_body(receive: Receive, guard: Guard, answers: Answers, limits: Limits) -> bytes:
     """A body that is no upload, whole. Raises :class:`~uploadguard.web.arriving.Refused`, :class:`ClientGoneError`."""
     body = bytearray()
-    async for chunk in limited(chunks_of(receive), limits, answers):
-        body += chunk
+    async with aclosing(limited(chunks_of(receive), limits, answers, Admission.of(guard))) as chunks:
+        async for chunk in chunks:
+            body += chunk
     return bytes(body)
 
 
@@ -82,11 +85,11 @@ async def read_upload(
     """
     upload = _Upload(guard, dict(values))
     try:
-        body = limited(chunks_of(receive), limits, answers)
-        if is_form(content_type):
-            await upload.take_form(body, FormParser(content_type, _form_limits(limits)))
-        else:
-            await upload.take_raw(body)
+        async with aclosing(limited(chunks_of(receive), limits, answers, Admission.of(guard))) as body:
+            if is_form(content_type):
+                await upload.take_form(body, FormParser(content_type, _form_limits(limits)))
+            else:
+                await upload.take_raw(body)
     except BrokenForm as error:
         upload.drop()
         raise Refused(answers.too_large() if error.too_many else answers.broken()) from error
