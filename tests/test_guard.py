@@ -22,7 +22,7 @@ from PIL import Image
 
 from tests.conftest import photo
 from uploadguard import Context, Decision, Guard, NotReadyError, PluginError, UploadRefused, Verdict, hookimpl
-from uploadguard.check import CheckCancelled
+from uploadguard.check_order import CheckCancelled
 from uploadguard.errors import ConfigError, HashSetError, SegmentError
 from uploadguard.hashset import HashSet
 from uploadguard.lists.base import ListEntry

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from uploadguard.alarms import Alarm
 from uploadguard.breaker import Breaker
-from uploadguard.check import CheckOrder, CheckRunner, Timings
+from uploadguard.check import CheckRunner
+from uploadguard.check_decision import Decider
+from uploadguard.check_order import CheckOrder, Timings
 from uploadguard.config import Settings
 from uploadguard.errors import NotReadyError, NotRecordedError, PluginError, UploadguardError
 from uploadguard.freshness import Freshness
@@ -83,12 +85,13 @@ class Guard:
         self._matching = _matching(settings, self._plugins, [signal.name for signal in signals], waits=not record)
         self._sandbox = open_sandbox(settings, job, self._plugins)
         self._pools = Pools(settings, self._sandbox)
+        types = [signal.name for signal in (*digest_signals, *job.signals)]
+        self._decider = Decider(self._policy, self._plugins, types)
         self._runner = CheckRunner(
             digest_signals=digest_signals,
             job=job,
             sandbox=self._sandbox,
-            policy=self._policy,
-            plugins=self._plugins,
+            decider=self._decider,
             matching=self._matching,
             digest_pool=self._pools.digests,
         )
@@ -441,7 +444,7 @@ class Guard:
         """Keep the decision that a late answer makes of an earlier one, and tell of it; None where it is the same."""
         assert self._keeper is not None
         context = earlier.context
-        decision = self._runner.revise(
+        decision = self._decider.revise(
             earlier.decision, context, matches, failures, reference, tripped=self._breaker.tripped()
         )
         if decision is None:
