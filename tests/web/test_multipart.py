@@ -24,7 +24,7 @@ from tests.web.wsgi import BOUNDARY, FORM, form
 from uploadguard import Context, Decision, Guard
 from uploadguard.testing import media
 from uploadguard.testing.picture import picture_bytes, unrelated_picture, variant_bytes
-from uploadguard.web import arriving
+from uploadguard.web import arriving, multipart
 from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answers
 from uploadguard.web.arriving import (
@@ -321,6 +321,31 @@ def test_a_host_error_while_reading_leaves_nothing(guard: Guard) -> None:
 
     with nothing_left():
         asyncio.run(fail())
+
+
+def test_many_files_take_no_more_memory_than_one(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty of nearly the most that a single one has would be a gigabyte for four requests that break off."""
+    in_memory: list[int] = []
+    check = arriving.ArrivingFile.check
+
+    async def see(file: arriving.ArrivingFile) -> Decision:
+        await file.rewind()
+        in_memory.append(file.in_memory_bytes)
+        return await check(file)
+
+    monkeypatch.setattr(arriving.ArrivingFile, "check", see)
+    fine, listed = unrelated_picture(), picture_bytes()
+    monkeypatch.setattr(multipart, "DIGESTED_AS_THEY_ARRIVE_BYTES", len(fine) + 10)
+
+    async def receive() -> list[str]:
+        body = pieces(form(*(("f", f"{number}.jpg", data) for number, data in enumerate((fine, b"x", listed, fine)))))
+        received = await receive_form(body, CONTENT_TYPE, guard, Answers(guard.settings), LIMITS, lambda _: None)
+        received.close()
+        return [file.decision.verdict.label for file in received.files]
+
+    with nothing_left():
+        assert asyncio.run(receive()) == ["allow", "not_scanned", "block", "allow"]
+    assert in_memory == [len(fine), 1, 0, 0]
 
 
 def test_a_body_that_is_one_file(guard: Guard) -> None:

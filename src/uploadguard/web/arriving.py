@@ -26,6 +26,7 @@ from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answer, Answers
 
 __all__ = [
+    "DIGESTED_AS_THEY_ARRIVE_BYTES",
     "IN_MEMORY_BYTES",
     "ArrivingFile",
     "CheckedFile",
@@ -61,9 +62,9 @@ _HURRIED = 8
 _BATCH_BYTES = 128 * 1024
 """From how many bytes on they are digested and written on a thread; both take less than going there before that."""
 
-_DIGESTED_AS_IT_ARRIVES_BYTES = 16 << 20
-"""A file that arrives is in memory until it is checked up to this size; a larger one is read from its temporary file
-then. So slow uploads, however large, hold little memory."""
+DIGESTED_AS_THEY_ARRIVE_BYTES = 16 << 20
+"""Up to this size in all, the files of a request are in memory until they are checked; what is beyond that is read from
+its temporary file then. So slow uploads, however large and many, hold little memory."""
 
 
 class Refused(Exception):
@@ -222,15 +223,27 @@ class ArrivingFile:
     Ends with :meth:`check`, whose result owns the temporary file, or with :meth:`drop`.
     """
 
-    def __init__(self, guard: Guard | None, context: Context | None = None) -> None:
-        """Without a Guard it is only kept."""
+    def __init__(
+        self,
+        guard: Guard | None,
+        context: Context | None = None,
+        *,
+        digested_bytes: int = DIGESTED_AS_THEY_ARRIVE_BYTES,
+    ) -> None:
+        """Without a Guard it is only kept. Up to ``digested_bytes`` it is digested as it arrives, and in memory."""
         self._guard = guard
+        self._digested_bytes = digested_bytes
         self._context = context
         self._streaming: StreamingCheck | None = guard.inspect(context) if guard is not None else None
         self._file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES))  # noqa: SIM115
         self._closing = threading.Lock()
         self._pending = bytearray()
         self.size_bytes = 0
+
+    @property
+    def in_memory_bytes(self) -> int:
+        """How much of it is in memory until it is checked."""
+        return self.size_bytes if self._streaming is not None else 0
 
     async def write(self, data: bytes | memoryview) -> None:
         """The next bytes."""
@@ -281,7 +294,7 @@ class ArrivingFile:
             self._file.write(pending)
             streaming = self._streaming
             if streaming is not None:
-                if self.size_bytes > _DIGESTED_AS_IT_ARRIVES_BYTES:
+                if self.size_bytes > self._digested_bytes:
                     self._streaming = None
                 else:
                     streaming.write(memoryview(pending))

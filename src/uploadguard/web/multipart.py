@@ -31,7 +31,16 @@ from uploadguard.guard import Guard
 from uploadguard.models import Context
 from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answers
-from uploadguard.web.arriving import ArrivingFile, CheckedFile, Limits, Refused, decide, is_encoded, limited
+from uploadguard.web.arriving import (
+    DIGESTED_AS_THEY_ARRIVE_BYTES,
+    ArrivingFile,
+    CheckedFile,
+    Limits,
+    Refused,
+    decide,
+    is_encoded,
+    limited,
+)
 
 try:
     from python_multipart.exceptions import FormParserError
@@ -304,7 +313,9 @@ class _ArrivingForm:
             self._files += 1
             if self._files > self._limits.max_files:
                 raise BrokenForm("too many files", too_many=True)
-            part.arrived = ArrivingFile(self._guard, self._context(part.filename))
+            in_memory = sum(one.arrived.in_memory_bytes for one in self.received.parts if one.arrived is not None)
+            left_bytes = DIGESTED_AS_THEY_ARRIVE_BYTES - in_memory
+            part.arrived = ArrivingFile(self._guard, self._context(part.filename), digested_bytes=left_bytes)
             self.received.parts.append(part)
         if data is not None:
             await part.arrived.write(data)
