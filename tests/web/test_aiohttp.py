@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from aiohttp import BodyPartReader, web
+from aiohttp.test_utils import TestClient, TestServer
 
 from tests.web.cases import HostCases, serve
 from tests.web.registry import HOSTS
 from tests.web.wsgi import BOUNDARY, FORM, Server
+from uploadguard import Guard
 from uploadguard.testing.picture import picture_bytes, unrelated_picture, variant_bytes
+from uploadguard.web.aiohttp import check_part
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +53,29 @@ class TestParts(HostCases):
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n{header}\r\n\r\n'
         body = head.encode() + b"data" + f"\r\n--{BOUNDARY}--\r\n".encode()
         assert server.send("POST", self.path, body, FORM).status == 400
+
+
+def test_the_parts_of_a_body_have_its_time_together(guard: Guard) -> None:
+    """Parts without a byte are not counted, and would hold a place as long as they come."""
+
+    async def add(request: web.Request) -> web.Response:
+        async for part in await request.multipart():
+            assert isinstance(part, BodyPartReader)
+            async with check_part(part, guard, request, body_timeout_s=0.2):
+                pass
+        return web.Response()
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="f"; filename=""\r\n\r\n'.encode()
+            await asyncio.sleep(0.05)
+            yield b"\r\n"
+        yield f"--{BOUNDARY}--\r\n".encode()
+
+    async def send() -> int:
+        app = web.Application()
+        app.router.add_post("/", add)
+        async with TestClient(TestServer(app)) as client, client.post("/", data=parts(), headers=FORM) as response:
+            return response.status
+
+    assert asyncio.run(send()) == 408

@@ -16,7 +16,18 @@ from uploadguard.guard import Guard
 from uploadguard.models import Context
 from uploadguard.web.admission import Admission
 from uploadguard.web.answers import Answer, Answers, Shape
-from uploadguard.web.arriving import ArrivingFile, Hold, Queue, Refused, admit, conclude, decide, is_encoded, limited
+from uploadguard.web.arriving import (
+    ArrivingFile,
+    Hold,
+    Queue,
+    Refused,
+    Waiting,
+    admit,
+    conclude,
+    decide,
+    is_encoded,
+    limited,
+)
 from uploadguard.web.arriving import CheckedFile as CheckedUpload
 from uploadguard.web.checking import RequestCheck
 from uploadguard.web.multipart import ReceivedForm
@@ -35,7 +46,7 @@ _BROKEN = (ConnectionError, EOFError, ValueError, ClientError, HttpProcessingErr
 
 _key: Any = getattr(web, "RequestKey", lambda name, _: name)  # aiohttp before 3.14 has strings only
 _FILES = _key("uploadguard.files", int)
-_BYTES = _key("uploadguard.bytes", int)
+_WAITING = _key("uploadguard.waiting", Waiting)
 
 
 @asynccontextmanager
@@ -57,8 +68,8 @@ async def check_part(
     file of a queued upload before that; with ``queue="pass"`` it is given to the handler, which must look at the
     decision. ``context`` gets the request and the file's name; ``shape`` makes the answers the host's own.
 
-    The parts before this one are decided, whatever comes of the parts behind: :func:`check_form` decides when the
-    request is complete.
+    ``body_timeout_s`` is for all parts together. The parts before this one are decided, whatever comes of the parts
+    behind: :func:`check_form` decides when the request is complete.
     """
     check = RequestCheck(guard, _context, context, hold, queue, shape, body_timeout_s)
     answers, limits = check.answers(guard), check.limits(guard)
@@ -70,12 +81,10 @@ async def check_part(
                 if not isinstance(part, BodyPartReader) or any(map(is_encoded, encodings)):
                     raise Refused(answers.broken())
                 file = ArrivingFile(guard, check.context_of(request, part.filename))
-                body = limited(_readable(_chunks(part), answers), limits, answers, Admission.of(guard))
+                waiting = request[_WAITING] = request.get(_WAITING) or Waiting(limits)
+                body = limited(_readable(_chunks(part), answers), limits, answers, Admission.of(guard), waiting)
                 async with aclosing(body) as chunks:
                     async for chunk in chunks:
-                        request[_BYTES] = request.get(_BYTES, 0) + len(chunk)
-                        if request[_BYTES] > limits.max_body_bytes:
-                            raise Refused(answers.too_large())
                         await file.write(chunk)
                 upload = None
                 if part.filename or file.size_bytes:

@@ -34,6 +34,7 @@ __all__ = [
     "Limits",
     "Queue",
     "Refused",
+    "Waiting",
     "admit",
     "conclude",
     "decide",
@@ -158,8 +159,8 @@ def admit(
         yield
 
 
-class _Waiting:
-    """Waits for the chunks of one body, no longer than the limits say."""
+class Waiting:
+    """Waits for the chunks of one body, no longer than the limits say. ``size_bytes`` is what has arrived."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -197,13 +198,18 @@ class _Waiting:
 
 
 async def limited(
-    chunks: AsyncIterator[bytes], limits: Limits, answers: Answers, admission: Admission
+    chunks: AsyncIterator[bytes],
+    limits: Limits,
+    answers: Answers,
+    admission: Admission,
+    waiting: Waiting | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """The chunks of a body, as long as they are within the limits. Raises :class:`Refused`, and what they raise.
 
-    ``admission`` is where the request has its place: it tells when others find none.
+    ``admission`` is where the request has its place: it tells when others find none. ``waiting`` is for bodies whose
+    parts are read one by one: the same for all of them.
     """
-    waiting = _Waiting(limits)
+    waiting = waiting or Waiting(limits)
     with admission.waiting(waiting.hurry):
         while True:
             try:
