@@ -9,7 +9,6 @@ import os
 import threading
 import time
 import weakref
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,38 +16,34 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from uploadguard.alarms import Alarm
-from uploadguard.breaker import Breaker
 from uploadguard.check import CheckRunner
 from uploadguard.check_decision import Decider
 from uploadguard.check_order import CheckOrder, Timings
 from uploadguard.config import Settings
 from uploadguard.errors import NotReadyError, NotRecordedError, PluginError, UploadguardError
+from uploadguard.explanation import explain
+from uploadguard.forks import renew_after_fork
 from uploadguard.freshness import Freshness
+from uploadguard.guard_observers import Counts, Observers
+from uploadguard.guard_parts import decision_policy, open_breaker, open_matching, open_serving, warn_of_policy
 from uploadguard.guard_status import GuardStatus
 from uploadguard.hashing import inspection_job, open_sandbox
-from uploadguard.hashset import Generation, Segment, build_segment
-from uploadguard.keeping import open_keeper, open_late
+from uploadguard.hashset import Generation
+from uploadguard.keeping import Keeper, open_keeper, open_late
 from uploadguard.logs import log
-from uploadguard.matching import Matching
-from uploadguard.models import Context, Decision, Failure, Hash, Match, Verdict
-from uploadguard.opening import empty_text, hashset_keys, open_hashset
+from uploadguard.models import Context, Decision, Failure, Hash, Match
+from uploadguard.opening import empty_text
 from uploadguard.plugins import Plugins
-from uploadguard.policy import SignalDefaults
-from uploadguard.provenance import provenance
 from uploadguard.sandbox.inspector import SandboxStatus
 from uploadguard.sandbox.lockdown import Layers
-from uploadguard.serving import Served, Serving
-from uploadguard.signals.base import DigestSignal, SignalType, lookup_kinds
-from uploadguard.signals.digests import DIGESTS
-from uploadguard.signals.pdq import Pdq
+from uploadguard.serving import Served
+from uploadguard.signals.base import DigestSignal, SignalType
 from uploadguard.streaming import StreamingCheck
-from uploadguard.testing import testlist
 from uploadguard.threads import Call, Pools
-from uploadguard.tripped import TrippedFile
-from uploadguard.uploads import Data, Upload, UploadBuffer, read_upload
+from uploadguard.uploads import Data, UploadBuffer, read_upload
 
 if TYPE_CHECKING:
+    from uploadguard.late import LateChecks
     from uploadguard.ledger.codec import Recorded
 
 __all__ = ["Guard", "GuardStatus", "StreamingCheck"]
@@ -56,8 +51,6 @@ __all__ = ["Guard", "GuardStatus", "StreamingCheck"]
 _NO_CONTEXT = Context()
 _NOT_ISOLATED = SandboxStatus("none", Layers(), None)
 _DEFAULT_CONFIG = "uploadguard.toml"
-_GUARDS: weakref.WeakSet[Guard] = weakref.WeakSet()
-"""Those of this process, whose locks a forked child must renew: their holders do not exist in it."""
 
 
 class Guard:
@@ -69,24 +62,19 @@ class Guard:
     def __init__(self, settings: Settings, *, plugins: Mapping[str, object] | None = None, record: bool = True) -> None:
         self._settings = settings
         self._plugins = Plugins(settings, tuple((plugins or {}).items()))
+        self._counting = Counts()
+        self._observers = Observers(self._plugins, self._counting)
+        self._closed = False
         signals = self._plugins.enabled_signals()
-        digest_signals = [signal for signal in signals if isinstance(signal, DigestSignal)]
-        self._policy = settings.decision_policy(
-            {
-                signal.name: SignalDefaults(
-                    signal.max_distance_bits, signal.length_bytes * 8, digest=isinstance(signal, DigestSignal)
-                )
-                for signal in signals
-            },
-            matchers=self._plugins.matchers.values(),
-        )
-        self._fail_open = self._policy.fail_open()
+        policy = decision_policy(settings, self._plugins, signals)
+        self._fail_open = policy.fail_open()
         job = inspection_job(settings, self._plugins)
-        self._matching = _matching(settings, self._plugins, [signal.name for signal in signals], waits=not record)
+        digest_signals = [signal for signal in signals if isinstance(signal, DigestSignal)]
+        used = [signal.name for signal in (*digest_signals, *job.signals)]
+        self._matching = open_matching(settings, self._plugins, signals, waits=not record)
         self._sandbox = open_sandbox(settings, job, self._plugins)
         self._pools = Pools(settings, self._sandbox)
-        types = [signal.name for signal in (*digest_signals, *job.signals)]
-        self._decider = Decider(self._policy, self._plugins, types)
+        self._decider = Decider(policy, self._plugins, used)
         self._runner = CheckRunner(
             digest_signals=digest_signals,
             job=job,
@@ -95,39 +83,17 @@ class Guard:
             matching=self._matching,
             digest_pool=self._pools.digests,
         )
-        self._counts: Counter[str] = Counter()
-        self._failures: Counter[str] = Counter()
-        self._plugin_errors: Counter[str] = Counter()
-        self._counting = threading.Lock()
-        self._closed = False
+        self._breaker = open_breaker(settings, policy, counts=record, alarm=self._observers.alarm)
         hashset = settings.hashset
-        self._breaker = Breaker(
-            TrippedFile(hashset.path, hashset_keys(settings)),
-            settings.safety,
-            self._policy,
-            refresh_s=hashset.refresh_s,
-            counts=record,
-            alarm=self._raise_alarm,
-        )
         self._freshness = Freshness(warn_after_h=hashset.warn_after_h, stale_after_h=hashset.stale_after_h)
-        self._serving = Serving(
-            open_hashset(settings),
-            verify=hashset.verify,
-            refresh_s=hashset.refresh_s,
-            built_in=(_test_segment(),) if hashset.test_list else (),
-            signal_types={signal.name for signal in (*digest_signals, *job.signals)},
-            changed=self._generation_changed,
-        )
-        self._keeper = None
+        self._serving = open_serving(settings, used, changed=self._observers.generation_changed)
+        self._keeper: Keeper | None = None
+        self._late: LateChecks | None = None
         try:
-            self._keeper = (
-                open_keeper(settings, self._plugins, alarm=self._raise_alarm, changed=self.refresh) if record else None
-            )
-            self._late = (
-                open_late(settings, self._matching, weakref.WeakMethod(self._revise))
-                if self._keeper is not None
-                else None
-            )
+            if record:
+                self._keeper = open_keeper(settings, self._plugins, alarm=self._observers.alarm, changed=self.refresh)
+            if self._keeper is not None:
+                self._late = open_late(settings, self._matching, weakref.WeakMethod(self._revise))
         except UploadguardError:
             if self._keeper is not None:
                 self._keeper.close()
@@ -135,14 +101,11 @@ class Guard:
             if self._sandbox is not None:
                 self._sandbox.close()
             raise
-        _GUARDS.add(self)
-        if self._fail_open:
-            log.warning("fail-open settings let uploads through uninspected: %s", ", ".join(self._fail_open))
-        held = {info.name for info in self._serving.loaded.generation.lists}
-        known = held | self._plugins.matchers.keys() | {testlist.TEST_LIST_NAME}
-        unknown = self._policy.list_names() - known
-        if unknown:
-            log.warning("policy rules name %d list(s) that the hash set does not hold", len(unknown))
+        parts = (self._counting, self._breaker, self._serving, self._pools, self._matching, self._late, self._keeper)
+        for part in parts:
+            if part is not None:
+                renew_after_fork(part)
+        warn_of_policy(policy, self._plugins, self._serving.loaded.generation)
         if not self._can_answer(self._serving.loaded):
             log.warning("%s; until then every check raises", empty_text(settings))
         try:
@@ -270,14 +233,14 @@ class Guard:
         if self._late is not None:
             with suppress(NotRecordedError):
                 late = self._late.waiting()
-        with self._counting:
+        with self._counting as counts:
             return GuardStatus(
                 ready=self.ready,
                 generation=served.generation.number,
                 entries=served.entries,
-                checks=dict(self._counts),
-                failures=dict(self._failures),
-                plugin_errors=dict(self._plugin_errors),
+                checks=dict(counts.verdicts),
+                failures=dict(counts.failures),
+                plugin_errors=dict(counts.plugin_errors),
                 fail_open=self._fail_open,
                 refresh_error=str(error) if error is not None else None,
                 updated_at=served.updated_at,
@@ -303,39 +266,14 @@ class Guard:
 
     def explain(self, decision: Decision) -> str:
         """The decision in words, for the operator's log. Names lists and entries: never show it to the uploader."""
-        lines = [f"{decision.reference}: {decision.verdict.label}, generation {decision.generation}"]
-        if decision.reasons:
-            lines.append(f"  because: {', '.join(decision.reasons)}")
-        if decision.report_due:
-            lines.append("  a report is due")
-        if decision.shadow is not None:
-            lines.append(f"  {decision.shadow.label} but for shadow mode")
-        for match in decision.matches:
-            kind = "allow-list" if match.allow else "list"
-            where = f"frame {match.frame}, {match.variant}" if not match.exact else "the file's own bytes"
-            category = f", category {match.category!r}" if match.category else ""
-            lines.append(
-                f"  {match.signal_type} match in {kind} {match.list_name!r}, entry {match.entry_id!r}{category}: "
-                f"{match.distance_bits} bits apart ({where})"
-            )
-            if known := provenance(match):
-                lines.append(f"    {'; '.join(f'{what} {said}' for what, said in known)}")
-        lines.extend(f"  {failure.code.value}: {failure.detail}" for failure in decision.failures)
-        media = decision.media
-        if media.media_type is not None:
-            lines.append(
-                f"  {media.media_type}, {media.width}x{media.height}, {media.size_bytes} bytes, "
-                f"{media.frames_hashed} of {media.frames_total} frames hashed"
-            )
-        return "\n".join(lines)
+        return explain(decision)
 
     def close(self) -> None:
         """Tell the plugins, stop the threads and let go of the hash set. Checks raise from now on."""
         if self._closed:
             return
         self._closed = True
-        for _, answer in self._plugins.call_each("uploadguard_shutdown", guard=self):
-            self._count_plugin_error(answer)
+        self._observers.shutdown(self)
         self._pools.close()
         if self._late is not None:
             self._late.close()
@@ -353,17 +291,6 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _after_fork(self) -> None:
-        self._counting = threading.Lock()
-        self._breaker.after_fork()
-        self._serving.after_fork()
-        self._pools.after_fork()
-        self._matching.after_fork()
-        if self._late is not None:
-            self._late.after_fork()
-        if self._keeper is not None:
-            self._keeper.after_fork()
 
     async def _on_thread(self, work: Callable[[Call], Decision]) -> Decision:
         """Run a check on a thread of the Guard's; cancelling the waiting task stops the work."""
@@ -408,17 +335,13 @@ class Guard:
         upload = read_upload(data, self._runner.new_digest(), self._settings.media.max_file_bytes)
         timings.lap("read")
         order = self._order(call, time.monotonic() - reading)
-        return self._conclude(upload, context, generation, timings, order)
+        decision, errors = self._runner.run(upload, context, generation, timings, order)
+        return self._keep(decision, errors, context, upload.content, timings)
 
     def _finish(self, context: Context, buffer: UploadBuffer, call: Call | None = None) -> Decision:
         order = self._order(call or Call(time.monotonic()), 0.0)
         generation = self._generation()
-        return self._conclude(buffer.finish(), context, generation, Timings(), order)
-
-    def _conclude(
-        self, upload: Upload, context: Context, generation: Generation, timings: Timings, order: CheckOrder
-    ) -> Decision:
-        """Decide, keep the decision, and only then tell of it."""
+        upload, timings = buffer.finish(), Timings()
         decision, errors = self._runner.run(upload, context, generation, timings, order)
         return self._keep(decision, errors, context, upload.content, timings)
 
@@ -430,13 +353,16 @@ class Guard:
         content: bytes | memoryview | None,
         timings: Timings,
     ) -> Decision:
+        """Keep the decision, and only then tell of it."""
         if self._keeper is not None:
             self._keeper.keep(decision, context, content)
             if decision.pending and self._late is not None:
                 self._late.add(decision, context)
             timings.lap("record")
             decision = replace(decision, timings_ms=timings.finish())
-        return self._announce(decision, errors, context)
+        self._breaker.count(decision)
+        self._observers.decided(decision, errors, context)
+        return decision
 
     def _revise(
         self, earlier: Recorded, matches: Sequence[Match], failures: Sequence[Failure], reference: str
@@ -451,12 +377,7 @@ class Guard:
             return None
         self._keeper.keep(decision, context, None)
         self._breaker.count(decision)
-        with self._counting:
-            self._failures.update({failure.code.value for failure in failures})
-        if decision.verdict is Verdict.ALLOW:  # nobody has anything to stop: only a rule in shadow was changed
-            return decision
-        for _, answer in self._plugins.call_each("uploadguard_decision_revised", decision=decision, context=context):
-            self._count_plugin_error(answer)
+        self._observers.revised(decision, failures, context)
         return decision
 
     def _order(self, call: Call, read_s: float) -> CheckOrder:
@@ -465,33 +386,6 @@ class Guard:
         stale = self._freshness.judge(self._serving.loaded.updated_at)
         return CheckOrder(until, call.cancelled, call.overloaded, stale, self._breaker.tripped())
 
-    def _announce(self, decision: Decision, errors: list[PluginError], context: Context) -> Decision:
-        """Count the decision and tell the observers."""
-        self._breaker.count(decision)
-        with self._counting:
-            self._counts[decision.verdict.label] += 1
-            self._failures.update({failure.code.value for failure in decision.failures})
-        for error in errors:
-            self._count_plugin_error(error)
-        if self._plugins.has("uploadguard_decision_made"):
-            for _, answer in self._plugins.call_each("uploadguard_decision_made", decision=decision, context=context):
-                self._count_plugin_error(answer)
-        return decision
-
-    def _count_plugin_error(self, answer: object) -> None:
-        if isinstance(answer, PluginError):
-            log.error("%s", answer)
-            with self._counting:
-                self._plugin_errors[answer.plugin] += 1
-
-    def _raise_alarm(self, alarm: Alarm) -> None:
-        for error in self._plugins.raise_alarm(alarm):
-            self._count_plugin_error(error)
-
-    def _generation_changed(self, number: int) -> None:
-        for _, answer in self._plugins.call_each("uploadguard_generation_changed", generation=number):
-            self._count_plugin_error(answer)
-
 
 def _context_of(context: Context | None) -> Context:
     if context is None:
@@ -499,39 +393,3 @@ def _context_of(context: Context | None) -> Context:
     if not isinstance(context, Context):
         raise TypeError(f"context must be an uploadguard.Context, not {type(context).__name__}")
     return context
-
-
-def _matching(settings: Settings, plugins: Plugins, signal_types: Sequence[str], *, waits: bool) -> Matching:
-    """The match services. Raises :class:`~uploadguard.errors.ConfigError` for one that could never be asked rightly."""
-    matching = Matching(plugins.matchers, signal_types, waits=waits)
-    problems = [
-        (("matchers", name), f"goes by {', '.join(missing)}, which must be in signals.enabled")
-        for name, missing in matching.missing().items()
-    ]
-    late = [matcher for matcher in matching.matchers.values() if matcher.prefetch]
-    if late and not settings.ledger.path:
-        problems += [(("matchers", one.name), "answers later, which needs a ledger: set ledger.path") for one in late]
-    problems += [
-        (("matchers", one.name), "takes the upload itself, which is no longer there when it is to answer later")
-        for one in late
-        if one.takes_content
-    ]
-    if problems:
-        raise settings.error(problems)
-    return matching
-
-
-def _test_segment() -> Segment:
-    """The built-in test list, compiled in memory."""
-    kinds = lookup_kinds((*DIGESTS, Pdq()))
-    data = build_segment(testlist.entries(), kinds, list_name=testlist.TEST_LIST_NAME, source="built-in")
-    return Segment.from_buffer(data)
-
-
-def _renew_after_fork() -> None:
-    for guard in tuple(_GUARDS):
-        guard._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_after_fork)
