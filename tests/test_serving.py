@@ -207,3 +207,14 @@ def test_a_forked_child_watches_by_itself(hash_set: HashSet, serve: Serve) -> No
     change(hash_set, 0)
     os.write(writer, b"x")
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_manifest_that_was_away_and_came_back_is_no_trouble_any_more(hash_set: HashSet, serve: Serve) -> None:
+    serving = serve(hash_set, 0)
+    manifest = hash_set.directory / "manifest.json"
+    away = manifest.rename(manifest.with_suffix(".away"))
+    assert not serving.refresh()
+    assert serving.last_error is not None
+    away.rename(manifest)
+    assert not serving.refresh()
+    assert serving.last_error is None

@@ -158,12 +158,16 @@ class Serving:
     def _has_changed(self) -> bool:
         """Whether another generation is on disk. A manifest that cannot be read is no reason to stop serving."""
         try:
-            return self._hashset.changed_since(self._current.generation.number)
+            changed = self._hashset.changed_since(self._current.generation.number)
         except HashSetError as error:
             if str(error) != str(self.last_error):
                 log.error("the hash set on disk cannot be read and the loaded generation goes on serving: %s", error)
             self.last_error = error.with_traceback(None)
             return False
+        if not changed and self.last_error is not None:
+            log.warning("the hash set on disk can be read again, and is the generation that serves")
+            self.last_error = self._refused = None
+        return changed
 
     def _load(self, previous: Generation | None) -> Served:
         stored = self._hashset.load(verify=self._verify, previous=previous)
