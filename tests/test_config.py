@@ -318,6 +318,16 @@ class TestErrors:
         monkeypatch.setenv(f"UPLOADGUARD_{name}", "tcp://192.0.2.1")
         assert Settings.load().model_dump() == Settings().model_dump()
 
+    def test_settings_that_look_like_those_are_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("UPLOADGUARD_SERVE__PORT", "8701")
+        monkeypatch.setenv("UPLOADGUARD_CONSOLE__PORT", "8702")
+        settings = Settings.load()
+        assert (settings.serve.port, settings.console.port) == (8701, 8702)
+
+    def test_a_problem_within_a_list_names_its_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("UPLOADGUARD_PLUGINS", '["one", 2]')
+        assert problems()[0].startswith("environment variable UPLOADGUARD_PLUGINS: plugins[1]: ")
+
 
 class TestPolicy:
     TEXT = """\

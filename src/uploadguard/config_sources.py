@@ -81,7 +81,8 @@ class Origin:
         if _holds(self.overrides, path):
             return Problem(f"keyword argument: {sentence}")
         if _holds(self.environment.values, path):
-            return Problem(f"environment variable {self.environment.names.get(path, ENV_PREFIX)}: {sentence}")
+            names = (self.environment.names.get(path[:length]) for length in range(len(path), 0, -1))
+            return Problem(f"environment variable {next(filter(None, names), ENV_PREFIX)}: {sentence}")
         if self.file is None:
             return Problem(sentence)
         lines = (
@@ -140,10 +141,12 @@ def read_environment(model: type[BaseModel], environ: Mapping[str, str]) -> Envi
     problems: list[Problem] = []
     for name in sorted(environ):
         rest = name.removeprefix(ENV_PREFIX)
-        if rest == name or name == ENV_CONFIG or _SERVICE_LINK.fullmatch(rest):
+        if rest == name or name == ENV_CONFIG:
             continue
         path = tuple(rest.lower().split(_ENV_NESTED))
         node = _node_at(model, path)
+        if node is None and _SERVICE_LINK.fullmatch(rest):
+            continue
         if node is None:
             problems += _unknown_variable(name, path, model)
         elif node.is_table:
