@@ -269,7 +269,9 @@ def failure_of(error: Exception, call: Call) -> tuple[Exception, float | None]:
     if isinstance(error, UploadguardError):
         return error, None
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-        return ServiceError("the service cannot be reached"), 0.2 if can_repeat else None
+        # httpx tells the system's reason here, and nothing of the request.
+        why = str(error) or "no connection in time"
+        return ServiceError(f"the service cannot be reached: {why}"), 0.2 if can_repeat else None
     if isinstance(error, httpx.TimeoutException):
         return ServiceError("the service did not answer in time"), None
     if isinstance(error, (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL)):
