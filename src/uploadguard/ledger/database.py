@@ -9,6 +9,7 @@ write must include an entry of the audit log (:func:`uploadguard.ledger.audit.ap
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ _CONNECT_TIMEOUT_S = 3
 _LEAST_IDLE_MS = 5000
 """After so long the server ends a transaction whose process stands still, and may hold the lock that all wait for."""
 _POOL = 8
+_IDENTITY = "uploadguard.file"
 
 
 class Database:
@@ -140,6 +142,8 @@ def _make_engine(url: str, timeout_s: float) -> Engine:
             hide_parameters=True,
         )
         sa.event.listen(engine, "connect", _prepare_sqlite)
+        if parsed.database and parsed.database != ":memory:":
+            _SameFile(parsed.database).watch(engine)
         return engine
     ms = int(timeout_s * 1000)
     return sa.create_engine(
@@ -181,6 +185,39 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     """The settings that make a commit durable and readers independent of the writer."""
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+class _SameFile:
+    """Keeps connections from an SQLite file that was deleted or replaced: they would take all, and nobody find it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._was_there = False
+
+    def watch(self, engine: Engine) -> None:
+        sa.event.listen(engine, "do_connect", self._before)
+        sa.event.listen(engine, "connect", self._after)
+        sa.event.listen(engine, "checkout", self._look)
+
+    def _before(self, *_: object) -> None:
+        # SQLite would make a new file, without tables. Only the first connection may: that is how a ledger begins.
+        if self._was_there and self._identity() is None:
+            raise sqlite3.OperationalError(f"{self._path}: the file is gone; restore it from a backup")
+
+    def _after(self, _: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        record.info[_IDENTITY] = self._identity()
+        self._was_there = True
+
+    def _look(self, _: object, record: sa.pool.ConnectionPoolEntry, __: object) -> None:
+        if self._identity() != record.info[_IDENTITY]:
+            raise sa.exc.DisconnectionError(f"{self._path}: is another file than the one that is open")
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 def database_url(settings: Settings) -> str | None:

@@ -176,7 +176,8 @@ class Spool:
         self._process = os.getpid()
 
     def _append(self, frame: bytes) -> None:
-        if self._fd is None or self._end > _MAX_FILE_BYTES:
+        is_gone = self._path is not None and not self._path.exists()  # what is appended to it nobody would find
+        if self._fd is None or self._end > _MAX_FILE_BYTES or is_gone:
             self._let_go()
             self._begin()
         assert self._fd is not None
