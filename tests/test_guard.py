@@ -440,9 +440,11 @@ class Answering:
     def __init__(self, answer: Any) -> None:
         self.answer = answer
         self.seen: list[Decision] = []
+        self.proposed: list[str] = []
 
     @hookimpl
     def uploadguard_decide(self, decision: Decision) -> Any:
+        self.proposed.append(decision.reference)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -460,6 +462,7 @@ def test_a_plugin_raises_a_verdict_and_lowers_it_only_by_permission(hashset: Pat
         decision = guard.check(unrelated_picture())
         assert (decision.verdict, decision.reasons) == (Verdict.QUEUE, ("plugin_verdict",))
         assert raising.seen == [decision]
+        assert raising.proposed == [decision.reference]
     with Guard.open(hashset=hashset, plugins={"lowering": lowering}) as guard:
         assert guard.check(picture_bytes()).verdict is Verdict.BLOCK
 

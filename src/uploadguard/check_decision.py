@@ -76,8 +76,10 @@ class Decider:
         outcome = decide(matches, failures, self._policy, tenant=tenant, tripped=order.tripped)
         errors: list[PluginError] = []
         verdict, reasons = outcome.verdict, outcome.reasons
+        proposal = None
         if self._plugins.has("uploadguard_decide"):
-            answers, errors = self._ask(decision_of(outcome, verdict, reasons, outcome.shadow), check.context)
+            proposal = decision_of(outcome, verdict, reasons, outcome.shadow)
+            answers, errors = self._ask(proposal, check.context)
             failures += tuple(Failure(FailureCode.PLUGIN_FAILED, str(error)) for error in errors)
             outcome = decide(matches, failures, self._policy, tenant=tenant, tripped=order.tripped)
             verdict, reasons = apply_answers(outcome.verdict, answers, self._policy), outcome.reasons
@@ -86,6 +88,8 @@ class Decider:
         verdict, shadow = in_shadow(verdict, outcome.shadow, self._policy)
         check.timings.lap("decide")
         decision = decision_of(outcome, verdict, reasons, shadow)
+        if proposal is not None:  # what plugins noted of it is to be found under the decision's reference
+            decision = replace(decision, reference=proposal.reference)
         if asked.pending and verdict is not Verdict.BLOCK:  # late answers could not change a block
             decision = replace(decision, pending=asked.pending)
         return decision, [*asked.errors, *errors]

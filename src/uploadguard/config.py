@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from uploadguard.config_hosts import SafetySettings, ServeSettings, WebSettings
 from uploadguard.config_ledger import ConsoleSettings, EvidenceSettings, LedgerSettings, OutboxSettings
 from uploadguard.config_media import MediaSettings, SignalsSettings
-from uploadguard.config_policy import PolicySettings, TenantPolicySettings, TenantSettings
+from uploadguard.config_policy import PolicySettings, TenantSettings
 from uploadguard.config_problems import config_error, cross_checks, problems_of, rule_problems
 from uploadguard.config_schema import Key
 from uploadguard.config_sources import ENV_CONFIG, Origin, StoredSource, read_environment, read_file
@@ -34,7 +34,6 @@ __all__ = [
     "SandboxSettings",
     "Settings",
     "TelemetrySettings",
-    "TenantPolicySettings",
     "ThreadsSettings",
 ]
 

@@ -13,7 +13,8 @@ from uploadguard.config_toml import KeyPath
 from uploadguard.errors import ConfigError
 
 if TYPE_CHECKING:
-    from uploadguard.config import Settings, TenantPolicySettings
+    from uploadguard.config import Settings
+    from uploadguard.config_policy import TenantPolicySettings
     from uploadguard.policy import SignalDefaults
 
 __all__ = ["config_error", "cross_checks", "problems_of", "rule_problems", "sentences_of"]
