@@ -33,8 +33,8 @@ class WebSettings(Section):
     min_bytes_per_s: Count = Field(
         default=2048,
         description="Least rate at which a request's body must arrive, in bytes a second, once 20 seconds were spent "
-        "waiting for it; a slower one is answered 408. Where others find no place, eight times as much is asked. 0 "
-        "takes any.",
+        "waiting for it; a slower one is answered 408. Where there is no room, uploads of less than eight "
+        "times that, after a second, make room for others. 0 takes any.",
     )
     retry_after_s: Count = Field(
         default=2, description="What an upload that cannot be checked now is told to wait, in seconds, with a 503."

@@ -9,7 +9,7 @@ import math
 import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -248,14 +248,18 @@ def test_only_waiting_for_a_body_counts_as_its_slowness(guard: Guard) -> None:
 
 def test_the_least_rate_is_of_what_arrived_after_the_grace() -> None:
     assert replace(LIMITS, min_bytes_per_s=1000, grace_s=20.0).patience_s(5000) == 25.0
+    assert replace(LIMITS, min_bytes_per_s=1000, grace_s=20.0).patience_s(8000, crowded=True) == 2.0
     assert replace(LIMITS, min_bytes_per_s=0).patience_s(0) == math.inf
+    assert replace(LIMITS, min_bytes_per_s=0).patience_s(0, crowded=True) == math.inf
 
 
 @pytest.mark.parametrize("slow", [True, False])
-def test_slow_bodies_make_room_when_others_find_none(guard: Guard, monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
+def test_a_body_that_does_not_come_loses_its_place_to_the_next(
+    guard: Guard, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
     """Otherwise clients that send nothing would hold all places for as long as the grace is, again and again."""
     limits = replace(LIMITS, min_bytes_per_s=1, grace_s=3600.0)
-    monkeypatch.setattr(arriving, "_HURRIED", 1e9 if slow else 1)
+    monkeypatch.setattr(arriving, "_CROWDED_GRACE_S", 0.0 if slow else 3600.0)
     answers, admission = Answers(guard.settings), Admission.of(guard)
     admission._limit = 1
 
@@ -268,23 +272,30 @@ def test_slow_bodies_make_room_when_others_find_none(guard: Guard, monkeypatch: 
         with admit(guard, answers, limits, None):
             await receive_file(stalls(asked), "image/png", guard, answers, limits, None)
 
-    async def crowd() -> bool:
+    async def crowd() -> tuple[int, int]:
         asked = asyncio.Event()
         task = asyncio.create_task(wait(asked))
         await asked.wait()
-        await asyncio.sleep(0.01)
-        with pytest.raises(Refused), admit(guard, answers, limits, None):
-            raise AssertionError("there is no room")
-        await asyncio.wait([task], timeout=20 if slow else 0.05)
+        admitted = 0
+        with suppress(Refused), admit(guard, answers, limits, None):
+            admitted = admission.under_way
+            assert refusal_of(await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 20)) == 408
+            with pytest.raises(Refused), admit(guard, answers, limits, None):
+                raise AssertionError("there is nobody else who could make room")
         given_up = task.done()
         task.cancel()
-        found = (await asyncio.gather(task, return_exceptions=True))[0]
-        assert isinstance(found, Refused if given_up else asyncio.CancelledError)
-        return given_up
+        await asyncio.gather(task, return_exceptions=True)
+        return admitted, given_up
 
     with nothing_left():
-        assert asyncio.run(crowd()) is slow
-    assert (admission.under_way, admission._waiting) == (0, set())
+        assert asyncio.run(crowd()) == ((2, True) if slow else (0, False))
+    assert (admission.under_way, admission._waiting._bodies) == (0, set())
+
+
+def refusal_of(results: list[Any]) -> int:
+    (found,) = results
+    assert isinstance(found, Refused)
+    return found.answer.status
 
 
 def test_cancelling_leaves_nothing_and_decides_nothing(guard: Guard) -> None:

@@ -1,27 +1,73 @@
-"""How many uploads one process takes in at once: those beyond are refused before their bodies are read."""
+"""How many uploads one process takes in at once: those beyond are refused before their bodies are read.
+
+Unless somebody else's body does not come: a client that has a place and sends nothing loses it to the next one.
+"""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from uploadguard.guard import Guard
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "Waits"]
+
+
+class Waits(Protocol):
+    """A body that is waited for, by a request that has its place. Both may be called on any thread."""
+
+    def behind_s(self) -> float:
+        """For how much longer it was waited for than it may be while others find no place; 0 or less: it may."""
+
+    def give_up(self) -> None:
+        """Somebody else has its place: wait no longer."""
+
+
+class _Waiting:
+    """All bodies that are waited for."""
+
+    def __init__(self) -> None:
+        self._bodies: set[Waits] = set()
+        self._changing = threading.Lock()
+
+    def add(self, body: Waits) -> None:
+        with self._changing:
+            self._bodies.add(body)
+
+    def discard(self, body: Waits) -> None:
+        with self._changing:
+            self._bodies.discard(body)
+
+    def give_up_slowest(self) -> bool:
+        """Whether one was too slow to keep its place. Each gives up once."""
+        with self._changing:
+            behind_s, slowest = max(((body.behind_s(), body) for body in self._bodies), key=_first, default=(0.0, None))
+            if slowest is None or behind_s <= 0:
+                return False
+            self._bodies.discard(slowest)
+        slowest.give_up()
+        return True
+
+
+def _first(pair: tuple[float, Waits]) -> float:
+    return pair[0]
 
 
 class Admission:
-    """Counts the uploads under way. ``limit`` None admits all. Thread-safe; makes no thread and waits for nothing."""
+    """Counts the uploads under way. ``limit`` None admits all. Thread-safe; makes no thread and waits for nothing.
 
-    def __init__(self, limit: int | None) -> None:
+    ``beside`` is another one whose bodies make room here as well: a request has a place in both.
+    """
+
+    def __init__(self, limit: int | None, *, beside: Admission | None = None) -> None:
         self._limit = limit
         self._under_way = 0
-        self._waiting: set[Callable[[], None]] = set()
         self._counting = threading.Lock()
+        self._waiting: _Waiting = beside._waiting if beside is not None else _Waiting()
 
     @classmethod
     def of(cls, guard: Guard) -> Admission:
@@ -31,18 +77,15 @@ class Admission:
 
     @property
     def under_way(self) -> int:
-        """How many there are now."""
+        """How many there are now; one more than the limit while one gives its place up."""
         return self._under_way
 
     @contextmanager
     def enter(self) -> Iterator[bool]:
-        """Whether there is room for one more; it counts until the block is left. Where there is none, those that are
-        waited for are hurried: slow ones make room for this upload's next try."""
+        """Whether there is room for one more, or somebody slow makes room; it counts until the block is left."""
         with self._counting:
-            admitted = self._limit is None or self._under_way < self._limit
+            admitted = self._limit is None or self._under_way < self._limit or self._waiting.give_up_slowest()
             self._under_way += admitted
-        if not admitted:
-            self.hurry()
         try:
             yield admitted
         finally:
@@ -50,22 +93,13 @@ class Admission:
                 self._under_way -= admitted
 
     @contextmanager
-    def waiting(self, hurry: Callable[[], None]) -> Iterator[None]:
-        """A body is waited for. ``hurry`` is called, on any thread, each time that an upload finds no room."""
-        with self._counting:
-            self._waiting.add(hurry)
+    def waiting(self, body: Waits) -> Iterator[None]:
+        """The body of a request that has a place is waited for."""
+        self._waiting.add(body)
         try:
             yield
         finally:
-            with self._counting:
-                self._waiting.discard(hurry)
-
-    def hurry(self) -> None:
-        """An upload found no room."""
-        with self._counting:
-            waiting = tuple(self._waiting)
-        for hurry in waiting:
-            hurry()
+            self._waiting.discard(body)
 
 
 _OF_GUARDS: weakref.WeakKeyDictionary[Guard, Admission] = weakref.WeakKeyDictionary()

@@ -57,8 +57,9 @@ IN_MEMORY_BYTES = 1 << 20
 
 _UNENCODED = ("", "7bit", "8bit", "binary", "identity")
 
-_HURRIED = 8
-"""How many times as fast as the least rate a body must arrive, and begin, when others find no place."""
+_CROWDED_GRACE_S = 1.0
+_CROWDED_TIMES = 8
+"""How many times the least rate a body must have to keep its place when others find none."""
 
 _BATCH_BYTES = 128 * 1024
 """From how many bytes on they are digested and written on a thread; both take less than going there before that."""
@@ -82,8 +83,7 @@ class Limits:
 
     ``max_fields`` and the sizes of fields are for the parts of a form that are no files. ``timeout_s`` is for the whole
     body; None waits for ever. ``min_bytes_per_s`` is the least rate of what is waited for beyond ``grace_s``: so a few
-    clients that send a byte now and then cannot hold all places; 0 takes any. When others find no place, a body is
-    given up that took more than an eighth of that time.
+    clients that send a byte now and then cannot hold all places; 0 takes any. When others find no place, more is asked.
     """
 
     max_body_bytes: int
@@ -100,9 +100,16 @@ class Limits:
         """Those of the settings, and ``others`` by name."""
         return cls(settings.max_body_bytes, settings.max_files, min_bytes_per_s=settings.min_bytes_per_s, **others)
 
-    def patience_s(self, size_bytes: int) -> float:
-        """How long to wait in all for a body of which that much has arrived; without the time for dealing with it."""
-        return self.grace_s + size_bytes / self.min_bytes_per_s if self.min_bytes_per_s else math.inf
+    def patience_s(self, size_bytes: int, *, crowded: bool = False) -> float:
+        """How long to wait in all for a body of which that much has arrived; without the time for dealing with it.
+
+        ``crowded``: until the body's place is given to another one, where there is none left.
+        """
+        if not self.min_bytes_per_s:
+            return math.inf
+        if crowded:
+            return min(self.grace_s, _CROWDED_GRACE_S) + size_bytes / (self.min_bytes_per_s * _CROWDED_TIMES)
+        return self.grace_s + size_bytes / self.min_bytes_per_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,10 +176,13 @@ class Waiting:
         self._waited_s = 0.0
         self._since = 0.0
         self._timeout: asyncio.Timeout | None = None
+        self._given_up = False
         self.size_bytes = 0
 
     async def next(self, chunks: AsyncIterator[bytes]) -> bytes | None:
         """The next chunk, None at the end. Raises ``TimeoutError``, and what ``chunks`` raises."""
+        if self._given_up:
+            raise TimeoutError
         self._since = self._loop.time()
         latest = min(self._until, self._since + self._limits.patience_s(self.size_bytes) - self._waited_s)
         try:
@@ -184,17 +194,22 @@ class Waiting:
         self.size_bytes += len(chunk or b"")
         return chunk
 
-    def hurry(self) -> None:
-        """Others find no room: end the wait now, if this body is a slow one. For any thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._give_up_if_slow)
+    def behind_s(self) -> float:
+        """For how much longer it was waited for than it may be while others find no place. For any thread."""
+        if self._timeout is None:  # it is dealt with
+            return -math.inf
+        waited_s = self._waited_s + self._loop.time() - self._since
+        return waited_s - self._limits.patience_s(self.size_bytes, crowded=True)
 
-    def _give_up_if_slow(self) -> None:
-        now = self._loop.time()
-        waited_s = self._waited_s + now - self._since
-        slow = waited_s > self._limits.patience_s(self.size_bytes) / _HURRIED
-        if slow and self._timeout is not None and not self._timeout.expired():
-            self._timeout.reschedule(now)
+    def give_up(self) -> None:
+        """Somebody else has its place: wait no longer. For any thread."""
+        self._given_up = True
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(self._loop.time())
 
 
 async def limited(
@@ -206,11 +221,11 @@ async def limited(
 ) -> AsyncGenerator[bytes, None]:
     """The chunks of a body, as long as they are within the limits. Raises :class:`Refused`, and what they raise.
 
-    ``admission`` is where the request has its place: it tells when others find none. ``waiting`` is for bodies whose
+    ``admission`` is where the request has its place, which it may lose to others. ``waiting`` is for bodies whose
     parts are read one by one: the same for all of them.
     """
     waiting = waiting or Waiting(limits)
-    with admission.waiting(waiting.hurry):
+    with admission.waiting(waiting):
         while True:
             try:
                 chunk = await waiting.next(chunks)

@@ -69,7 +69,7 @@ class Endpoints:
         self._metrics = metrics
         settings = guard.settings
         self._answers = Answers(settings)
-        self._admission = Admission(settings.serve.max_uploads)
+        self._admission = Admission(settings.serve.max_uploads, beside=Admission.of(guard))
         self._limits = replace(Limits.of(settings.web, timeout_s=settings.serve.body_timeout_s), max_files=1)
         # Of its own: a database or a match service that is slow must not keep uploads from being written.
         self._threads = ThreadPoolExecutor(settings.serve.max_uploads, thread_name_prefix="uploadguard-service")
@@ -169,7 +169,6 @@ class Endpoints:
             raise fault_of(self._answers.busy(), "Nothing can be checked now: /readyz says why.", code="not_ready")
         with self._admission.enter() as admitted:
             if not admitted:
-                Admission.of(self._guard).hurry()
                 raise fault_of(self._answers.busy(), "There are serve.max_uploads uploads already.", code="busy")
             self._show_uploads()
             try:
