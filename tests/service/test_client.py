@@ -220,7 +220,7 @@ def test_what_can_be_read_once_is_sent_once(fake: FakeService) -> None:
 
 def test_a_service_that_comes_back_is_found_again(fake: FakeService) -> None:
     fake.stop()
-    with Client(fake.url, retries=0) as client, pytest.raises(ServiceError, match="cannot be reached: .*refused"):
+    with Client(fake.url, retries=0) as client, pytest.raises(ServiceError, match=r"cannot be reached: .*refused"):
         client.check(b"x")
     timer = threading.Timer(0.1, fake.start)
     timer.start()
