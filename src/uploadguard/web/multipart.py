@@ -46,7 +46,9 @@ try:
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
 except ModuleNotFoundError as error:
-    raise ConfigError("python-multipart is not installed: install uploadguard[serve]") from error
+    raise ConfigError(
+        "python-multipart is not installed: install uploadguard[fastapi], [starlette], [aiohttp] or [serve]"
+    ) from error
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
