@@ -107,7 +107,12 @@ def test_single_objects_and_those_that_were_missed(deployment: Deployment) -> No
     assert "3 listed, 1 settled, 0 too young, 2 missed" in result.stdout
     assert "1 queued" in result.stdout
     assert sorted(deployment.keys()) == ["in/bad", "in/near", "out/also", "out/good"]
-    assert run("check", deployment.bucket, "elsewhere").stdout.endswith("elsewhere: skipped\n")
+    result = run("check", deployment.bucket, "elsewhere")
+    assert "elsewhere: skipped (on no route" in result.stdout
+    assert result.exit_code == Exit.NOT_SCANNED
+    result = run("check", deployment.bucket, "in/nothing")
+    assert "in/nothing: gone (no such" in result.stdout
+    assert result.exit_code == Exit.NOT_SCANNED
 
 
 def test_the_policy_is_printed() -> None:

@@ -28,6 +28,10 @@ __all__ = ["s3"]
 
 ENV_SETTINGS = "S3_UPLOADGUARD_CONFIG"
 _SETTINGS = Path("uploadguard-s3.toml")
+_WHY = {
+    "gone": " (no such bucket, key or version)",
+    "skipped": " (on no route of the settings, or left out by one)",
+}
 
 
 @dataclass(frozen=True)
@@ -197,9 +201,10 @@ def _print(checked: Checked, as_json: bool) -> Exit:
         )
     else:
         words = [checked.outcome.value, *checked.effects]
-        echo(f"{checked.ref.bucket}/{checked.ref.key}: {', '.join(words)}")
+        echo(f"{checked.ref.bucket}/{checked.ref.key}: {', '.join(words)}{_WHY.get(checked.outcome.value, '')}")
         if checked.reference is not None:
             echo(f"  reference {checked.reference}")
         if published is not None:
             echo(f"  published as {published.bucket}/{published.key}")
-    return of_verdict(checked.verdict) if checked.verdict is not None else Exit.OK
+    # What was not looked at is not clean.
+    return of_verdict(checked.verdict) if checked.verdict is not None else Exit.NOT_SCANNED

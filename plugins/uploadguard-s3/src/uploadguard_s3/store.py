@@ -352,7 +352,10 @@ def _error(operation: str, error: ClientError) -> Exception:
     if code in _CHANGED or status == 412:
         return Changed()
     shown = code if re.fullmatch(r"[A-Za-z0-9]{1,64}", code) else "?"
-    reason = f"{operation}: the S3 service answered {status} {shown}"
+    # A HEAD's answer has no body, so the SDK gives its status for the code.
+    reason = f"{operation}: the S3 service answered {status}" + (f" {shown}" if shown != str(status) else "")
+    if status == 403:
+        reason += "; are these the right credentials, and may they do that?"
     if code in _NEVER or (status == 400 and code not in ("RequestTimeout", "ExpiredToken", "RequestTimeTooSkewed")):
         return S3Poison(reason)
     return S3Retry(reason)
