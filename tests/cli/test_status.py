@@ -101,6 +101,16 @@ def test_match_services_are_shown_with_what_they_owe(deployment: Deployment, mon
     assert record["late"] == {"second": 2, "gone": 1}
 
 
+def test_an_empty_hash_set_that_may_be_empty_is_a_warning(empty: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLOADGUARD_HASHSET__ALLOW_EMPTY", "true")
+    result = run("status")
+    assert result.exit_code == 0
+    assert "nothing but the test list can match" in result.stderr
+    checked = json.loads(run("config", "check", "--json").stdout)
+    assert any("nothing but the test list can match" in warning for warning in checked["warnings"])
+    assert empty.path.exists()
+
+
 def test_a_stale_hash_set_is_a_warning(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hash_set_stale" not in run("status").stderr
     assert "hash_set_stale" not in run("config", "check", "--json").stdout

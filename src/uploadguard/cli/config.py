@@ -19,7 +19,7 @@ from uploadguard.cli.output import (
     report_warning,
 )
 from uploadguard.cli.services import service_records, service_text
-from uploadguard.cli.state import STALE, State
+from uploadguard.cli.state import NOTHING_LISTED, STALE, State
 from uploadguard.cli.status import why_not_ready
 from uploadguard.testing.testlist import TEST_LIST_NAME
 
@@ -107,6 +107,8 @@ def _look(settings: Settings, findings: _Findings) -> None:
     findings.problems += why_not_ready(settings, status)
     if status.stale:
         findings.warnings.append(STALE)
+    if status.ready and not status.entries and not findings.matchers:
+        findings.warnings.append(NOTHING_LISTED)
     _look_at_actions(settings, findings)
     held = {info.name for info in findings.generation.lists} if findings.generation is not None else set()
     held |= findings.matchers.keys()

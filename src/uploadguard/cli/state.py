@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uploadguard.config import Settings
 
-__all__ = ["CONFIG_NAME", "STALE", "State"]
+__all__ = ["CONFIG_NAME", "NOTHING_LISTED", "STALE", "State"]
 
 CONFIG_NAME = "uploadguard.toml"
 STALE = (
     "no list was imported or updated for longer than hashset.stale_after_h, so every check fails as hash_set_stale: "
     "import the lists anew"
+)
+NOTHING_LISTED = (
+    "the hash set is empty, and hashset.allow_empty lets it be: nothing but the test list can match, so whatever "
+    "decodes is allowed. Import a list with `uploadguard lists add NAME FILE`"
 )
 _EMPTY = "the hash set is empty"
 _NOT_ISOLATED = "sandbox.isolation is"

@@ -12,7 +12,7 @@ import click
 from uploadguard.cli.exits import Exit
 from uploadguard.cli.output import new_table, print_json, print_table, report_error, report_warning
 from uploadguard.cli.services import service_records, service_text
-from uploadguard.cli.state import STALE, State
+from uploadguard.cli.state import NOTHING_LISTED, STALE, State
 from uploadguard.cli.times import iso_time
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def status(state: State, as_json: bool) -> Exit:
             report_warning(f"{hole}: upgrade it")
         if found.stale:
             report_warning(STALE)
+        if found.ready and not found.entries and not services:
+            report_warning(NOTHING_LISTED)
         if found.breaker_error is not None:
             report_error(found.breaker_error)
         elif found.tripped:
