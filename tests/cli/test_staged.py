@@ -37,6 +37,12 @@ def hold() -> None:
     assert run("lists", "add", "hotline", "bad.csv", "--replace").exit_code == Exit.ALARM
 
 
+def test_a_trial_names_the_bound(hotline: Deployment) -> None:
+    hold()
+    assert "safety.max_benign_hits" in run("lists", "try", "hotline").stdout.replace("\n", "")
+    assert hotline.path.exists()
+
+
 def test_a_poisoned_list_is_held_tried_and_activated_by_force(hotline: Deployment) -> None:
     held = run("lists", "add", "hotline", "bad.csv", "--replace")
     assert held.exit_code == Exit.ALARM
@@ -203,6 +209,7 @@ def test_a_sample_bounds_lists_once_it_is_configured(hotline: Deployment) -> Non
 
 def test_one_list_goes_back_at_three_in_the_morning(hotline: Deployment) -> None:
     assert run("lists", "rollback", "hotline", "--yes").exit_code == Exit.ERROR  # there is nothing to go back to
+    assert "no list of that name" in run("lists", "rollback", "hotlin", "--yes").stderr
     hold()
     run("lists", "activate", "hotline", "--force")
     assert run("lists", "add", "other", "good.csv").exit_code == 0

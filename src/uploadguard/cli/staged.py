@@ -306,7 +306,7 @@ def _print_judgement(title: str, judgement: Judgement, more: Iterable[CorpusTria
         pairs = _pairs(trial.hits)[:_HITS_SHOWN]
         shown += [(trial.corpus, hits) for hits in pairs]
         left_out += trial.hits_total - sum(len(hits) for hits in pairs)
-    rows.append(("bounds", "within" if judgement.within_bounds else "beyond"))
+    rows.append(("bounds", "; ".join(judgement.reasons) or "within"))
     print_table(new_table("List", title, fold=[title]), rows)
     if not shown:
         return

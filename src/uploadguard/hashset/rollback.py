@@ -92,6 +92,10 @@ def _version(
             records = _of_list(found, name)
             if records and _revision(records) != revision:
                 return found, records
+        if not manifest.of_list(name) and not any(_of_list(found, name) for found in manifest.previous):
+            raise HashSetError(
+                f"{files.path}: there is no list of that name, and was none in what is kept to go back to"
+            )
         raise HashSetError(
             f"{files.path}: none of the {len(manifest.previous)} previous generations that are kept has another "
             "version of that list; `uploadguard lists remove` takes a list out"
