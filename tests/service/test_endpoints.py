@@ -165,7 +165,9 @@ def test_tusd_gets_no_way_around_the_check(hooked: Running, uploads: Path, tmp_p
         os.mkfifo(uploads / "pipe")
     for path in ("/etc/passwd", tmp_path / "outside", uploads / "link", f"{uploads}/../outside"):
         assert hook(hooked, path).code in ("outside", "unreadable")
-    for path in (uploads / "none", uploads, uploads / "pipe", "a\0b"):
+    (uploads / "circle").unlink(missing_ok=True)
+    (uploads / "circle").symlink_to(uploads / "circle")
+    for path in (uploads / "none", uploads, uploads / "pipe", uploads / "circle", "a\0b"):
         assert hook(hooked, path).code == "unreadable"
     assert hook(hooked, "x", Storage={"Type": "s3store", "Bucket": "b", "Key": "k"}).code == "bad_hook"
     assert hook(hooked, uploads / "good", query="?refuse=never").code == "bad_option"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -32,6 +33,11 @@ class TestWholeForms(HostCases):
         assert server.send("PUT", "/raw", picture_bytes()).status == 422
         strange = "image/\u65e5".encode().decode("latin-1")
         assert server.send("PUT", "/raw", picture_bytes(), {"Content-Type": strange}).status == 422
+
+    @pytest.mark.parametrize(("coding", "status"), [("gzip", 422), ("x-gzip", 400), ("gzip, gzip", 400)])
+    def test_a_body_that_aiohttp_does_not_decode_is_refused(self, server: Server, coding: str, status: int) -> None:
+        body = gzip.compress(picture_bytes())
+        assert server.send("PUT", "/raw", body, {"Content-Encoding": coding}).status == status
 
     def test_a_queued_upload_can_be_passed_to_the_handler(self, server: Server) -> None:
         reply = server.post(("file", "a.jpg", variant_bytes("mirrored")), path="/passed")

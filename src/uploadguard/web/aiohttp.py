@@ -41,6 +41,7 @@ except ModuleNotFoundError as error:
 __all__ = ["CheckedUpload", "ReceivedForm", "check_form", "check_part"]
 
 _READ_BYTES = 64 * 1024
+_DECODED = ("gzip", "deflate", "br", "zstd")
 _BROKEN = (ConnectionError, EOFError, ValueError, ClientError, HttpProcessingError, web.RequestPayloadError)
 """What reading a request raises that ends early, or is none."""
 
@@ -76,7 +77,7 @@ async def check_part(
     file: ArrivingFile | None = None
     try:
         with _answering(check, guard):
-            with admit(guard, answers, limits, request.headers.get("Content-Length")):
+            with admit(guard, answers, limits, request.headers.get("Content-Length"), _encoding(request)):
                 encodings = (part.headers.get(name) for name in ("Content-Transfer-Encoding", "Content-Encoding"))
                 if not isinstance(part, BodyPartReader) or any(map(is_encoded, encodings)):
                     raise Refused(answers.broken())
@@ -128,11 +129,19 @@ async def check_form(
     with _answering(check, guard):
         headers = request.headers
         chunks = _readable(request.content.iter_any(), check.answers(guard))
-        form = await check.receive(request, chunks, headers.get("Content-Type"), headers.get("Content-Length"))
+        form = await check.receive(
+            request, chunks, headers.get("Content-Type"), headers.get("Content-Length"), _encoding(request)
+        )
     try:
         yield form
     finally:
         form.close()
+
+
+def _encoding(request: web.Request) -> str | None:
+    """How the body is encoded that the handler gets: without what aiohttp decodes, or refuses itself."""
+    encoding = ", ".join(request.headers.getall("Content-Encoding", ()))
+    return None if encoding.strip().lower() in _DECODED else encoding
 
 
 async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:

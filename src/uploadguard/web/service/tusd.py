@@ -110,7 +110,7 @@ def open_upload(directory: Path | None, path: str) -> BinaryIO:
         # Between the look and the opening nothing may take its place.
         descriptor = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         file = os.fdopen(descriptor, "rb", buffering=0)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last one for links in a circle, until Python 3.13
         raise Fault(422, "unreadable", "The upload cannot be read.") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
