@@ -23,7 +23,7 @@ from PIL import Image
 from tests.conftest import photo
 from uploadguard import Context, Decision, Guard, NotReadyError, PluginError, UploadRefused, Verdict, hookimpl
 from uploadguard.check_order import CheckCancelled
-from uploadguard.errors import ConfigError, HashSetError, SegmentError
+from uploadguard.errors import ConfigError, HashSetError, ManifestError, SegmentError
 from uploadguard.hashset import HashSet
 from uploadguard.lists.base import ListEntry
 from uploadguard.media.base import DecodeOptions, Picture, Pixels, Source
@@ -423,6 +423,18 @@ def test_a_damaged_generation_is_refused_and_the_old_one_serves(
         assert guard.check(picture_bytes()).verdict is Verdict.BLOCK
     with pytest.raises(SegmentError, match="segment-"):
         Guard.open(hashset=hashset)
+
+
+def test_started_in_the_wrong_directory_it_says_that_no_configuration_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UPLOADGUARD_CONFIG", raising=False)
+    with pytest.raises(ManifestError, match="no configuration was read: name it by UPLOADGUARD_CONFIG"):
+        Guard.open()
+    with pytest.raises(ManifestError) as named:
+        Guard.open(hashset="elsewhere")
+    assert "configuration" not in str(named.value)
 
 
 def test_a_manifest_that_vanishes_does_not_stop_a_running_guard(hashset: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from uploadguard.errors import ManifestError
 from uploadguard.hashset import HashSet
 from uploadguard.keyring import configured_keys
 from uploadguard.storage.keys import Keys
@@ -16,9 +17,15 @@ __all__ = ["create_hashset", "empty_text", "hashset_keys", "open_hashset"]
 
 def open_hashset(settings: Settings) -> HashSet:
     """Open it. Raises :class:`~uploadguard.errors.HashSetError` and :class:`~uploadguard.errors.ConfigError`."""
-    return HashSet.open(
-        settings.hashset.path, keep_previous=settings.hashset.keep_previous, keys=hashset_keys(settings)
-    )
+    hashset = settings.hashset
+    try:
+        return HashSet.open(hashset.path, keep_previous=hashset.keep_previous, keys=hashset_keys(settings))
+    except ManifestError as error:
+        if settings.path is None and "path" not in hashset.model_fields_set:
+            raise ManifestError(
+                f"{error}; no configuration was read: name it by UPLOADGUARD_CONFIG, or start where uploadguard.toml is"
+            ) from None
+        raise
 
 
 def create_hashset(settings: Settings) -> HashSet:
