@@ -202,7 +202,9 @@ class _SameFile:
     def _before(self, *_: object) -> None:
         # SQLite would make a new file, without tables. Only the first connection may: that is how a ledger begins.
         if self._was_there and self._identity() is None:
-            raise sqlite3.OperationalError(f"{self._path}: the file is gone; restore it from a backup")
+            raise sqlite3.OperationalError(
+                f"{self._path}: the file is gone; restore it, or make a new ledger with `uploadguard ledger upgrade`"
+            )
 
     def _after(self, _: object, record: sa.pool.ConnectionPoolEntry) -> None:
         record.info[_IDENTITY] = self._identity()
