@@ -47,7 +47,7 @@ try:
     from python_multipart.multipart import MultipartParser, parse_options_header
 except ModuleNotFoundError as error:
     raise ConfigError(
-        "python-multipart is not installed: install uploadguard[fastapi], [starlette], [aiohttp] or [serve]"
+        "python-multipart is not installed: install uploadguard[serve], or [fastapi], [starlette], [aiohttp]"
     ) from error
 
 if TYPE_CHECKING:

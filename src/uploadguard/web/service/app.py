@@ -153,7 +153,7 @@ class Service:
         if route.scope is not None:
             granted = await self._tokens.scope_of(headers.get("authorization"))
             if granted is None:
-                raise Fault(401, "unauthorized", "A bearer token is needed.", headers={"WWW-Authenticate": "Bearer"})
+                raise Fault(401, "unauthorized", "A valid token is needed.", headers={"WWW-Authenticate": "Bearer"})
             if granted is not Scope.ALL and granted is not route.scope:
                 raise Fault(403, "forbidden", "This token is for metrics only.")
         if scope["method"] != route.method and not (scope["method"] == "HEAD" and route.method == "GET"):
