@@ -119,7 +119,11 @@ def test_the_policy_is_printed() -> None:
     result = run("policy", "uploads", "--checker", "arn:aws:iam::1:role/guard", "--prefix", "in/")
     assert result.exit_code == 0
     assert {one["Resource"] for one in json.loads(result.stdout)["Statement"]} == {"arn:aws:s3:::uploads/in/*"}
-    for wrong in (["policy", "uploads"], ["policy", "uploads", "--checker", "*"]):
+    for wrong in (
+        ["policy", "uploads"],
+        ["policy", "uploads", "--checker", "*"],
+        ["policy", "uploads", "--checker", "me"],
+    ):
         assert run(*wrong).exit_code == Exit.USAGE
 
 

@@ -39,12 +39,14 @@ def bucket_policy(
 
     ``checkers`` are the roles and users that check: ARNs, or names for SeaweedFS; ``*`` is a wildcard in them. Objects
     whose keys begin with ``prefix`` can be read by others if their verdict is one of ``verdicts``. Raises
-    ``ValueError`` where there is no checker, so that nothing could be checked, or one that is everybody.
+    ``ValueError`` where there is no checker, so that nothing could be checked, or one that is everybody, or nobody.
     """
     if not checkers:
         raise ValueError("a policy needs at least one checker")
     if any(not checker.strip("*?:") for checker in checkers):
         raise ValueError("a checker of wildcards alone would be everybody")
+    if service == "aws" and not all(checker.startswith("arn:") for checker in checkers):
+        raise ValueError("a checker on AWS is an ARN; this policy would keep everybody out, the checker too")
     objects = f"arn:{partition}:s3:::{bucket}/{prefix}*"
     if service == "aws":
         others = {"ArnNotLike": {"aws:PrincipalArn": list(checkers)}}
