@@ -66,8 +66,13 @@ def test_lists_that_are_tripped_or_staged_are_counted(deployment: Deployment) ->
     before = rows(run("status").stdout)
     assert (before["tripped lists"], before["staged lists"]) == ("none", "none")
     assert run("lists", "add", "fresh", "test.csv", "--stage").exit_code == 0
+    assert run("status").exit_code == 4
+    assert run("lists", "discard", "fresh").exit_code == 0
+    assert run("status").exit_code == 0
     file = TrippedFile(deployment.path / "hashset", None)
     file.add(Trip(list_name="test", at=datetime(2026, 5, 4, tzinfo=UTC), matched=104, checks=10_000))
+    assert run("status").exit_code == 4
+    assert run("lists", "add", "fresh", "test.csv", "--stage").exit_code == 0
     after = rows(run("status").stdout)
     shown = "1: `uploadguard lists status` shows them"
     assert (after["tripped lists"], after["staged lists"]) == (shown, shown)
@@ -75,6 +80,7 @@ def test_lists_that_are_tripped_or_staged_are_counted(deployment: Deployment) ->
     assert (record["tripped"], record["staged"]) == (["test"], ["fresh"])
     file.path.write_bytes(b"{")
     damaged = run("status")
+    assert damaged.exit_code == 4
     assert rows(damaged.stdout)["tripped lists"] == "unknown, so all count as tripped"
     assert "lists reset --all" in damaged.stderr
 
@@ -116,7 +122,8 @@ def test_a_stale_hash_set_is_a_warning(deployment: Deployment, monkeypatch: pyte
     assert "hash_set_stale" not in run("config", "check", "--json").stdout
     monkeypatch.setenv("UPLOADGUARD_HASHSET__STALE_AFTER_H", "0.0000001")
     result = run("status")
-    assert result.exit_code == 0, "checks are answered: they queue"
+    assert result.exit_code == 4, "checks are answered, but all of them queue"
+    assert rows(result.stdout)["ready"] == "yes, but every check fails: stale"
     assert "hash_set_stale" in result.stderr
     checked = run("config", "check", "--json")
     assert checked.exit_code == 0

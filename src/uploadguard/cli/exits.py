@@ -38,7 +38,7 @@ _MEANINGS = {
     Exit.OVER_BUDGET: "a latency budget was missed",
     Exit.ALARM: (
         "somebody must look: a report is late or refused, decisions wait in the spool, an audit log is broken, a list "
-        "is held back or tripped"
+        "is held back or tripped, the hash set is stale"
     ),
     Exit.NOT_SCANNED: "a file could not be inspected in full",
     Exit.QUEUE: "a file is to be kept until a person decides",

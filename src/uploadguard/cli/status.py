@@ -31,7 +31,8 @@ _SHOWN = "`uploadguard lists status` shows them"
 def status(state: State, as_json: bool) -> Exit:
     """Open the hash set, start a worker, and say what is loaded, what is enforced, and which codecs decode.
 
-    Ends with 1 where checks could not be answered, and where uploads cannot be isolated as the configuration asks.
+    Ends with 1 where checks could not be answered, and where uploads cannot be isolated as the configuration asks; with
+    4 where somebody must look: the hash set is stale, a list is held back or tripped, or decisions wait in the spool.
     """
     from uploadguard.guard import Guard
     from uploadguard.media.codecs import codec_versions, refused_codecs
@@ -61,7 +62,11 @@ def status(state: State, as_json: bool) -> Exit:
             report_warning("lists that matched too much only queue: `uploadguard lists status` says which and why")
         for problem in why_not_ready(settings, found):
             report_error(problem)
-    return Exit.OK if found.ready else Exit.ERROR
+    if not found.ready:
+        return Exit.ERROR
+    waits = found.ledger is not None and found.ledger.spool.files > 0
+    held = staged or found.tripped or found.breaker_error is not None
+    return Exit.ALARM if found.stale or held or waits else Exit.OK
 
 
 def why_not_ready(settings: Settings, found: GuardStatus) -> list[str]:
@@ -78,7 +83,7 @@ def why_not_ready(settings: Settings, found: GuardStatus) -> list[str]:
 def _rows(
     found: GuardStatus, staged: list[str], services: dict[str, dict[str, str]], codecs: dict[str, str]
 ) -> Iterator[tuple[str, str]]:
-    yield "ready", "yes" if found.ready else "no"
+    yield "ready", "no" if not found.ready else "yes, but every check fails: stale" if found.stale else "yes"
     yield "generation", str(found.generation)
     yield "entries", f"{found.entries:,}"
     yield "last updated", _age(found.updated_at) + (": stale" if found.stale else "")
