@@ -196,7 +196,7 @@ def test_a_body_that_does_not_come_is_given_up(make_service: Callable[..., Runni
 
 
 def test_where_there_is_no_room_it_is_said_before_the_body_is_read(make_service: Callable[..., Running]) -> None:
-    service = make_service(serve={"max_uploads": 1}, ledger=False)
+    service = make_service(serve={"max_uploads": 1}, web={"min_bytes_per_s": 0}, ledger=False)
     with service.raw("POST /v1/check HTTP/1.1", "Content-Length: 1000", body=b"x"):
         service.wait(lambda: service.under_way == 1)
         reply = service.check(PICTURE)

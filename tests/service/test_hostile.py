@@ -105,6 +105,7 @@ def test_an_upload_that_does_not_come_makes_room_for_the_next(
     make_service: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = make_service(ledger=False, serve={"max_uploads": 1})
+    monkeypatch.setattr(arriving, "_CROWDED_GRACE_S", 20.0)
     with service.raw("POST /v1/check HTTP/1.1", "Content-Length: 100") as idle:
         service.wait(lambda: service.under_way == 1)
         assert service.check(PICTURE).code == "busy"
